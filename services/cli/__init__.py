@@ -1,0 +1,1 @@
+"""`tokenmesh`: the command line."""

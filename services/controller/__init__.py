@@ -1,0 +1,1 @@
+"""The control plane: leases for workers, endpoints for gateways."""

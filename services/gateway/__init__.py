@@ -1,0 +1,1 @@
+"""The data plane: every client request passes through here to a worker."""

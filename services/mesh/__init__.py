@@ -1,0 +1,1 @@
+"""How services talk: errors, servers, channels, logs and metrics."""

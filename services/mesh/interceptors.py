@@ -1,0 +1,92 @@
+"""What every RPC of every service has: a request id, and errors that are typed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from services.mesh import errors, status
+
+log = structlog.get_logger()
+
+MAX_REQUEST_ID_CHARACTERS = 128
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _request_id_from(context: Context) -> str:
+    """The id that the client or Envoy gave the call, else a new one."""
+    given = dict(context.invocation_metadata() or ()).get(status.REQUEST_ID_KEY)
+    if isinstance(given, str) and given and given.isprintable():
+        return given[:MAX_REQUEST_ID_CHARACTERS]
+    return f"req-{uuid.uuid4().hex}"
+
+
+def current_request_id() -> str:
+    """The id of the call that this task serves. Empty outside of a call."""
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
+def as_mesh_error(error: BaseException, method: str) -> errors.MeshError:
+    """A MeshError as it is; anything else is a bug: logged whole, reported without internals."""
+    if isinstance(error, errors.MeshError):
+        return error
+    log.error("unhandled error", method=method, exc_info=error)
+    return errors.InternalError(f"internal error; the log tells more of {current_request_id()}")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Binds the request id to the logs, and turns exceptions into statuses with details."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handler of one call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        if handler.response_streaming:
+            inner_stream: Any = handler.unary_stream or handler.stream_stream
+
+            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+                request_id = _request_id_from(context)
+                with structlog.contextvars.bound_contextvars(request_id=request_id):
+                    try:
+                        async for response in inner_stream(request, context):
+                            yield response
+                    except grpc.aio.AbortError:
+                        raise
+                    except Exception as error:
+                        await status.abort(context, as_mesh_error(error, method), request_id)
+
+            make: Any = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(stream, handler.request_deserializer, handler.response_serializer)
+        inner_unary: Any = handler.unary_unary or handler.stream_unary
+
+        async def unary(request: Any, context: Context) -> Any:
+            request_id = _request_id_from(context)
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                try:
+                    return await inner_unary(request, context)
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:
+                    await status.abort(context, as_mesh_error(error, method), request_id)
+
+        make_unary: Any = (
+            grpc.stream_unary_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make_unary(unary, handler.request_deserializer, handler.response_serializer)

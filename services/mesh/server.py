@@ -1,0 +1,100 @@
+"""The gRPC server that every service runs: health, reflection, channelz, typed errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import structlog
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.mesh.channels import KEEPALIVE_INTERVAL_MS, MAX_MESSAGE_BYTES
+from services.mesh.errors import StartError
+from services.mesh.interceptors import ErrorInterceptor
+
+log = structlog.get_logger()
+
+CHANNELZ_SERVICE = "grpc.channelz.v1.Channelz"
+
+
+class MeshServer:
+    """A grpc.aio server with what every service of the mesh offers beside its own RPCs.
+
+    The health of the whole server is the service name "". It is NOT_SERVING until `start` has
+    returned and again from `drain` on.
+    """
+
+    def __init__(self, host: str, port: int, *, reuse_port: bool = False) -> None:
+        """Prepares a server on `host:port`; port 0 takes a free one.
+
+        With `reuse_port`, several processes may share the port and the kernel spreads connections.
+        """
+        self._host = host
+        self._wanted_port = port
+        self.port = 0
+        self.grpc = grpc.aio.server(
+            interceptors=[ErrorInterceptor()],
+            options=(
+                ("grpc.so_reuseport", int(reuse_port)),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS // 2),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.enable_channelz", 1),
+            ),
+        )
+        self._health = health.aio.HealthServicer()
+
+    @property
+    def address(self) -> str:
+        """ "host:port" that the server listens on, once started."""
+        return f"{self._host}:{self.port}"
+
+    async def start(self, service_names: Sequence[str]) -> None:
+        """Listens. `service_names` are the full names of the services added to `grpc`.
+
+        Raises:
+            StartError: the address cannot be bound.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        channelz.add_channelz_servicer(self.grpc)
+        standard = (health.SERVICE_NAME, reflection.SERVICE_NAME, CHANNELZ_SERVICE)
+        reflection.enable_server_reflection((*service_names, *standard), self.grpc)
+        try:
+            self.port = self.grpc.add_insecure_port(f"{self._host}:{self._wanted_port}")
+        except RuntimeError as error:
+            raise StartError(
+                f"cannot listen on {self._host}:{self._wanted_port}: the port is taken or the "
+                "address is not this machine's; choose another with --port"
+            ) from error
+        await self.grpc.start()
+        for name in ("", *service_names):
+            await self.set_health(name, serving=True)
+        log.info("listening", address=self.address)
+
+    async def set_health(self, service_name: str, *, serving: bool) -> None:
+        """Sets what grpc.health.v1 answers for one service; "" is the whole server."""
+        kind = health_pb2.HealthCheckResponse
+        await self._health.set(service_name, kind.SERVING if serving else kind.NOT_SERVING)
+
+    async def drain(self) -> None:
+        """Answers NOT_SERVING from now on, while calls go on."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new call, gives running ones `grace_s` seconds, then ends them."""
+        await self.drain()
+        await self.grpc.stop(grace_s)
+
+
+async def is_serving(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Whether the server behind the channel answers SERVING within `timeout_s` seconds."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,1 @@
+"""Loads models into engines and streams what they generate."""

@@ -1,0 +1,286 @@
+"""What an engine is: the seam between the mesh and the library that computes tokens.
+
+An engine runs apart from the event loop (in a thread, or on timers) and hands out one StepOutput
+for each of its steps. All methods are called from the event loop and return at once, unless they
+are coroutines. tests/contract/ holds what every engine must obey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from services.mesh.errors import MeshError
+
+
+class FinishReason(Enum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    ABORTED = "aborted"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen, resolved: the request's fields over the model's generation config.
+
+    `temperature` below 1e-5 or `top_p` below 1e-8 is greedy; `top_k` 0 keeps all tokens. The token
+    at position p of choice c is a pure function of (seed, c, p) and the logits.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+    include_stop_string: bool = False
+    skip_special_tokens: bool = True
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    choices: int = 1
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation in the form that chat templates take: dicts as in OpenAI's API."""
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] = ()
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template: str | None = None
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+Prompt = ChatPrompt | str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OutputSoFar:
+    """What a choice produced elsewhere, from which it continues here."""
+
+    token_ids: tuple[int, ...]
+    next_number: int
+    delivered_bytes: int
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One request. `key` is unique among the requests that the engine holds.
+
+    Fields of `sampling_fields` are those the client set; the engine resolves the rest from the
+    model's generation config and checks them against the model.
+    """
+
+    key: Hashable
+    request_id: str
+    model: str
+    prompt: Prompt
+    sampling_fields: Mapping[str, Any]
+    deadline_s: float | None = None
+    """On the engine's monotonic clock."""
+    priority: int = 0
+    credit_tokens: int = 0
+    """0 is unlimited."""
+    echo: bool = False
+    output_so_far: Mapping[int, OutputSoFar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token's probability: natural logarithm, before temperature and filters."""
+
+    token_id: int
+    text: str
+    token_bytes: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a sequence's time went, in seconds."""
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The prompt is computed. First event of a sequence that does not fail before."""
+
+    prompt_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New output. `text` may be empty, and never holds half a character."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The sequence ended well. Token counts are those of this choice."""
+
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    timing: Timing
+    stop_string: str | None = None
+    stop_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The sequence ended badly."""
+
+    error: MeshError
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceEvent:
+    """One event of one sequence. Numbers run from 0 (or next_number) without a gap."""
+
+    key: Hashable
+    choice_index: int
+    number: int
+    event: Started | Chunk | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """All that one engine step produced."""
+
+    step: int
+    events: Sequence[SequenceEvent]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model as the engine serves it."""
+
+    name: str
+    aliases: tuple[str, ...]
+    revision: str
+    quantization: str
+    dtype: str
+    context_length_tokens: int
+    vocabulary_size: int
+    capabilities: frozenset[str]
+    """Names of tokenmesh.mesh.v1.Capability without their prefix, such as "CHAT"."""
+    loaded_at_s: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class EngineCapacity:
+    """What the engine can bear. More than max_waiting requests are refused."""
+
+    max_running: int
+    max_waiting: int
+    kv_total_tokens: int
+
+
+@dataclass(frozen=True)
+class EngineLoad:
+    """How busy the engine is just now. `generated_tokens` counts since the start."""
+
+    running: int
+    waiting: int
+    kv_used_tokens: int
+    generated_tokens: int
+
+
+class Engine(Protocol):
+    """Computes tokens for many requests at once."""
+
+    name: str
+
+    @property
+    def models(self) -> Sequence[ModelDescription]:
+        """What it serves. Not empty once started."""
+        ...
+
+    @property
+    def capacity(self) -> EngineCapacity:
+        """What it can bear."""
+        ...
+
+    def load(self) -> EngineLoad:
+        """How busy it is."""
+        ...
+
+    async def start(self) -> None:
+        """Loads the models.
+
+        Raises:
+            StartError: one line that says what to change.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Fails what still runs with UnavailableError, ends `steps`, and frees the memory."""
+        ...
+
+    async def submit(self, request: EngineRequest) -> None:
+        """Puts a request in the queue. Renders and tokenizes off the event loop.
+
+        All else of the request comes through `steps`: for each choice Started, Chunks, and one
+        Finished or Failed.
+
+        Raises:
+            InvalidRequestError, ContextLengthError: the request can never run here.
+            ModelNotFoundError: the engine does not serve the model.
+            QueueFullError: as many wait as may.
+            DeadlineError: the deadline has passed.
+        """
+        ...
+
+    def abort(self, key: Hashable) -> None:
+        """Gives a request up: its place is free after the running step. Ignores unknown keys."""
+        ...
+
+    def grant_credit(self, key: Hashable, tokens: int) -> None:
+        """Lets each choice of a request produce more. Unknown keys are ignored."""
+        ...
+
+    def steps(self) -> AsyncIterator[StepOutput]:
+        """The outputs, in order, until the engine stops. For one consumer."""
+        ...
+
+    async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a prompt.
+
+        Raises:
+            ModelNotFoundError, InvalidRequestError: as `submit`.
+        """
+        ...
+
+    async def detokenize(
+        self, model: str, token_ids: Sequence[int], *, skip_special_tokens: bool
+    ) -> str:
+        """Text of token ids.
+
+        Raises:
+            ModelNotFoundError: the engine does not serve the model.
+            InvalidRequestError: an id is not in the vocabulary.
+        """
+        ...
