@@ -20,13 +20,13 @@ RETRY_AFTER_KEY = "retry-after"
 
 
 def _subclasses(root: type[errors.MeshError]) -> Iterator[type[errors.MeshError]]:
-    yield root
     for child in root.__subclasses__():
+        yield child
         yield from _subclasses(child)
 
 
 _BY_REASON = {kind.default_reason: kind for kind in _subclasses(errors.MeshError)}
-_BY_CODE = {kind.code: kind for kind in reversed(list(_subclasses(errors.MeshError)))}
+_BY_CODE = {kind.code: kind for kind in errors.MeshError.__subclasses__()}
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
