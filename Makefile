@@ -1,0 +1,80 @@
+# What one does with TokenMesh. A line after two hashes is what `make help` shows.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTHON ?=
+export PYTHON
+
+# What `make run` starts; empty means the default of `tokenmesh up`.
+MODEL ?=
+DEVICE ?=
+PORT ?=
+WORKERS ?=
+ARGS ?=
+
+INSTALLED := .venv/.installed-for-running
+INSTALLED_DEV := .venv/.installed-for-developing
+LOCKED := pyproject.toml constraints.txt
+
+SOURCES := services tests scripts benchmarks examples deploy
+PRESENT_SOURCES = $(wildcard $(SOURCES))
+PROTO_BASELINE := proto/baseline.binpb
+
+help: ## List these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+setup: $(INSTALLED_DEV) ## Make .venv with all that running, testing and checking need
+
+run: $(INSTALLED) ## Start a whole mesh: make run [MODEL=…] [DEVICE=…] [PORT=…] [WORKERS=…] [ARGS=…]
+	@exec $(BIN)/tokenmesh up $(if $(MODEL),--model '$(MODEL)') $(if $(DEVICE),--device '$(DEVICE)') \
+		$(if $(PORT),--port '$(PORT)') $(if $(WORKERS),--workers '$(WORKERS)') $(ARGS)
+
+test: $(INSTALLED_DEV) test-tools ## Run every test that a machine without an accelerator can run
+	$(BIN)/pytest $(ARGS)
+
+test-tools: ## Install what tests need beside Python packages
+	@for script in $(sort $(wildcard scripts/install_*.sh)); do $$script || exit 1; done
+
+check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and stubs
+	$(BIN)/ruff format --check $(PRESENT_SOURCES)
+	$(BIN)/ruff check $(PRESENT_SOURCES)
+	$(BIN)/mypy $(wildcard services tests benchmarks scripts)
+	$(BIN)/lint-imports --no-cache
+	$(MAKE) proto-check
+
+format: $(INSTALLED_DEV) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format $(PRESENT_SOURCES)
+	$(BIN)/ruff check --fix $(PRESENT_SOURCES)
+
+proto: $(INSTALLED_DEV) ## Write gen/ from proto/
+	$(BIN)/python scripts/proto.py
+
+proto-check: $(INSTALLED_DEV) ## Check protos for lint, for breaking changes and for stale stubs
+	$(BIN)/python scripts/proto.py --googleapis
+	$(BIN)/buf lint
+	$(BIN)/buf breaking proto --against $(PROTO_BASELINE)
+	$(BIN)/python scripts/proto.py --check
+
+proto-baseline: $(INSTALLED_DEV) ## Make the protos as they are what later ones may not break
+	$(BIN)/python scripts/proto.py --googleapis
+	$(BIN)/buf build proto --exclude-source-info --output $(PROTO_BASELINE)
+
+lock: $(INSTALLED_DEV) ## Write the versions in .venv to constraints.txt
+	$(BIN)/python scripts/lock.py
+
+clean: ## Remove all that the other targets made
+	rm -rf .venv .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): $(LOCKED)
+	@scripts/setup.sh transformers
+	@touch $@
+
+$(INSTALLED_DEV): $(LOCKED)
+	@scripts/setup.sh transformers,dev
+	@touch $(INSTALLED) $@
+
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock clean
