@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -18,12 +19,17 @@ MAX_REQUEST_ID_CHARACTERS = 128
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def _request_id_from(context: Context) -> str:
-    """The id that the client or Envoy gave the call, else a new one."""
+def _bind_request_id(context: Context) -> str:
+    """Takes the id that the client or Envoy gave the call, else a new one.
+
+    It is bound for good, not for a block: grpc.aio serves each call in a task of its own, and a
+    generator that is closed late runs in another one, where a binding cannot be undone.
+    """
     given = dict(context.invocation_metadata() or ()).get(status.REQUEST_ID_KEY)
-    if isinstance(given, str) and given and given.isprintable():
-        return given[:MAX_REQUEST_ID_CHARACTERS]
-    return f"req-{uuid.uuid4().hex}"
+    usable = isinstance(given, str) and given and given.isprintable()
+    request_id = str(given)[:MAX_REQUEST_ID_CHARACTERS] if usable else f"req-{uuid.uuid4().hex}"
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
 
 
 def current_request_id() -> str:
@@ -56,15 +62,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             inner_stream: Any = handler.unary_stream or handler.stream_stream
 
             async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-                request_id = _request_id_from(context)
-                with structlog.contextvars.bound_contextvars(request_id=request_id):
-                    try:
-                        async for response in inner_stream(request, context):
+                request_id = _bind_request_id(context)
+                try:
+                    async with aclosing(inner_stream(request, context)) as responses:
+                        async for response in responses:
                             yield response
-                    except grpc.aio.AbortError:
-                        raise
-                    except Exception as error:
-                        await status.abort(context, as_mesh_error(error, method), request_id)
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:
+                    await status.abort(context, as_mesh_error(error, method), request_id)
 
             make: Any = (
                 grpc.stream_stream_rpc_method_handler
@@ -75,14 +81,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         inner_unary: Any = handler.unary_unary or handler.stream_unary
 
         async def unary(request: Any, context: Context) -> Any:
-            request_id = _request_id_from(context)
-            with structlog.contextvars.bound_contextvars(request_id=request_id):
-                try:
-                    return await inner_unary(request, context)
-                except grpc.aio.AbortError:
-                    raise
-                except Exception as error:
-                    await status.abort(context, as_mesh_error(error, method), request_id)
+            request_id = _bind_request_id(context)
+            try:
+                return await inner_unary(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await status.abort(context, as_mesh_error(error, method), request_id)
 
         make_unary: Any = (
             grpc.stream_unary_rpc_method_handler
