@@ -15,6 +15,8 @@ from services.mesh import errors, status
 log = structlog.get_logger()
 
 MAX_REQUEST_ID_CHARACTERS = 128
+# Health, reflection and channelz bring their own handlers, which write instead of yielding.
+STANDARD_SERVICES = "/grpc."
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -55,9 +57,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         """Wraps the handler of one call."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
+        if handler is None or method.startswith(STANDARD_SERVICES):
+            return handler
         if handler.response_streaming:
             inner_stream: Any = handler.unary_stream or handler.stream_stream
 

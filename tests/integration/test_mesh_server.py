@@ -101,6 +101,17 @@ async def test_health_follows_the_life_of_the_server(
     assert not await is_serving(channel, timeout_s=5)
 
 
+async def test_health_can_be_watched(
+    server: tuple[MeshServer, Any], channel: grpc.aio.Channel
+) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    await server[0].drain()
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    watch.cancel()
+
+
 async def test_reflection_lists_the_services(channel: grpc.aio.Channel) -> None:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
     call = stub.ServerReflectionInfo(
