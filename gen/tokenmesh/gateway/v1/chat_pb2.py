@@ -22,43 +22,45 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from tokenmesh.mesh.v1 import chat_pb2 as tokenmesh_dot_mesh_dot_v1_dot_chat__pb2
 from tokenmesh.mesh.v1 import generation_pb2 as tokenmesh_dot_mesh_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftokenmesh/gateway/v1/chat.proto\x12\x14tokenmesh.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1ctokenmesh/mesh/v1/chat.proto\x1a\"tokenmesh/mesh/v1/generation.proto\"\xa4\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPrompt\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0c\n\x04user\x18\x05 \x01(\t\"\x9b\x02\n\x0c\x43hatResponse\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12:\n\x07started\x18\n \x01(\x0b\x32\'.tokenmesh.gateway.v1.GenerationStartedH\x00\x12\x36\n\x05\x63hunk\x18\x0b \x01(\x0b\x32%.tokenmesh.gateway.v1.GenerationChunkH\x00\x12\x38\n\x08\x66inished\x18\x0c \x01(\x0b\x32$.tokenmesh.gateway.v1.ChoiceFinishedH\x00\x12>\n\tcompleted\x18\r \x01(\x0b\x32).tokenmesh.gateway.v1.GenerationCompletedH\x00\x42\x07\n\x05\x65vent\"\xdc\x01\n\x11GenerationStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x15\n\rcached_tokens\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x38\n\x0fprompt_logprobs\x18\x07 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\"\xae\x01\n\x0fGenerationChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x34\n\ntool_calls\x18\x05 \x03(\x0b\x32 .tokenmesh.mesh.v1.ToolCallDelta\"\x7f\n\x0e\x43hoiceFinished\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.tokenmesh.mesh.v1.FinishReason\x12\x15\n\x0bstop_string\x18\n \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x0b \x01(\rH\x00\x42\x0c\n\nstopped_by\"i\n\x13GenerationCompleted\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\x12)\n\x06timing\x18\x02 \x01(\x0b\x32\x19.tokenmesh.mesh.v1.Timing\"\x84\x04\n\x0f\x43onverseRequest\x12:\n\x04open\x18\n \x01(\x0b\x32*.tokenmesh.gateway.v1.ConverseRequest.OpenH\x00\x12:\n\x04turn\x18\x0b \x01(\x0b\x32*.tokenmesh.gateway.v1.ConverseRequest.TurnH\x00\x12\x44\n\tinterrupt\x18\x0c \x01(\x0b\x32/.tokenmesh.gateway.v1.ConverseRequest.InterruptH\x00\x1a\x9d\x01\n\x04Open\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPrompt\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0c\n\x04user\x18\x05 \x01(\t\x1a}\n\x04Turn\x12\x0e\n\x06number\x18\x01 \x01(\r\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x1a.tokenmesh.mesh.v1.Message\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x1a\x0b\n\tInterruptB\x07\n\x05\x66rame\"\xc7\x03\n\x10\x43onverseResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\r\x12:\n\x07started\x18\n \x01(\x0b\x32\'.tokenmesh.gateway.v1.GenerationStartedH\x00\x12\x36\n\x05\x63hunk\x18\x0b \x01(\x0b\x32%.tokenmesh.gateway.v1.GenerationChunkH\x00\x12\x38\n\x08\x66inished\x18\x0c \x01(\x0b\x32$.tokenmesh.gateway.v1.ChoiceFinishedH\x00\x12>\n\tcompleted\x18\r \x01(\x0b\x32).tokenmesh.gateway.v1.GenerationCompletedH\x00\x12I\n\x0binterrupted\x18\x0e \x01(\x0b\x32\x32.tokenmesh.gateway.v1.ConverseResponse.InterruptedH\x00\x12$\n\x06\x66\x61iled\x18\x0f \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x1a\x36\n\x0bInterrupted\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.UsageB\x07\n\x05\x65vent2\xbd\x01\n\x0b\x43hatService\x12O\n\x04\x43hat\x12!.tokenmesh.gateway.v1.ChatRequest\x1a\".tokenmesh.gateway.v1.ChatResponse0\x01\x12]\n\x08\x43onverse\x12%.tokenmesh.gateway.v1.ConverseRequest\x1a&.tokenmesh.gateway.v1.ConverseResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftokenmesh/gateway/v1/chat.proto\x12\x14tokenmesh.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctokenmesh/mesh/v1/chat.proto\x1a\"tokenmesh/mesh/v1/generation.proto\"\xa4\x01\n\x0b\x43hatRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPrompt\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0c\n\x04user\x18\x05 \x01(\t\"\x9b\x02\n\x0c\x43hatResponse\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12:\n\x07started\x18\n \x01(\x0b\x32\'.tokenmesh.gateway.v1.GenerationStartedH\x00\x12\x36\n\x05\x63hunk\x18\x0b \x01(\x0b\x32%.tokenmesh.gateway.v1.GenerationChunkH\x00\x12\x38\n\x08\x66inished\x18\x0c \x01(\x0b\x32$.tokenmesh.gateway.v1.ChoiceFinishedH\x00\x12>\n\tcompleted\x18\r \x01(\x0b\x32).tokenmesh.gateway.v1.GenerationCompletedH\x00\x42\x07\n\x05\x65vent\"\xdc\x01\n\x11GenerationStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12\x15\n\rcached_tokens\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x38\n\x0fprompt_logprobs\x18\x07 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\"\xae\x01\n\x0fGenerationChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x34\n\ntool_calls\x18\x05 \x03(\x0b\x32 .tokenmesh.mesh.v1.ToolCallDelta\"\x7f\n\x0e\x43hoiceFinished\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.tokenmesh.mesh.v1.FinishReason\x12\x15\n\x0bstop_string\x18\n \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x0b \x01(\rH\x00\x42\x0c\n\nstopped_by\"i\n\x13GenerationCompleted\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\x12)\n\x06timing\x18\x02 \x01(\x0b\x32\x19.tokenmesh.mesh.v1.Timing\"\x84\x04\n\x0f\x43onverseRequest\x12:\n\x04open\x18\n \x01(\x0b\x32*.tokenmesh.gateway.v1.ConverseRequest.OpenH\x00\x12:\n\x04turn\x18\x0b \x01(\x0b\x32*.tokenmesh.gateway.v1.ConverseRequest.TurnH\x00\x12\x44\n\tinterrupt\x18\x0c \x01(\x0b\x32/.tokenmesh.gateway.v1.ConverseRequest.InterruptH\x00\x1a\x9d\x01\n\x04Open\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x06prompt\x18\x02 \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPrompt\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0c\n\x04user\x18\x05 \x01(\t\x1a}\n\x04Turn\x12\x0e\n\x06number\x18\x01 \x01(\r\x12,\n\x08messages\x18\x02 \x03(\x0b\x32\x1a.tokenmesh.mesh.v1.Message\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x1a\x0b\n\tInterruptB\x07\n\x05\x66rame\"\xda\x04\n\x10\x43onverseResponse\x12\x13\n\x0bturn_number\x18\x01 \x01(\r\x12:\n\x07started\x18\n \x01(\x0b\x32\'.tokenmesh.gateway.v1.GenerationStartedH\x00\x12\x36\n\x05\x63hunk\x18\x0b \x01(\x0b\x32%.tokenmesh.gateway.v1.GenerationChunkH\x00\x12\x38\n\x08\x66inished\x18\x0c \x01(\x0b\x32$.tokenmesh.gateway.v1.ChoiceFinishedH\x00\x12>\n\tcompleted\x18\r \x01(\x0b\x32).tokenmesh.gateway.v1.GenerationCompletedH\x00\x12I\n\x0binterrupted\x18\x0e \x01(\x0b\x32\x32.tokenmesh.gateway.v1.ConverseResponse.InterruptedH\x00\x12?\n\x06\x66\x61iled\x18\x0f \x01(\x0b\x32-.tokenmesh.gateway.v1.ConverseResponse.FailedH\x00\x1a\x36\n\x0bInterrupted\x12\'\n\x05usage\x18\x01 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\x1av\n\x06\x46\x61iled\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x07\n\x05\x65vent2\xbd\x01\n\x0b\x43hatService\x12O\n\x04\x43hat\x12!.tokenmesh.gateway.v1.ChatRequest\x1a\".tokenmesh.gateway.v1.ChatResponse0\x01\x12]\n\x08\x43onverse\x12%.tokenmesh.gateway.v1.ConverseRequest\x1a&.tokenmesh.gateway.v1.ConverseResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenmesh.gateway.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHATREQUEST']._serialized_start=182
-  _globals['_CHATREQUEST']._serialized_end=346
-  _globals['_CHATRESPONSE']._serialized_start=349
-  _globals['_CHATRESPONSE']._serialized_end=632
-  _globals['_GENERATIONSTARTED']._serialized_start=635
-  _globals['_GENERATIONSTARTED']._serialized_end=855
-  _globals['_GENERATIONCHUNK']._serialized_start=858
-  _globals['_GENERATIONCHUNK']._serialized_end=1032
-  _globals['_CHOICEFINISHED']._serialized_start=1034
-  _globals['_CHOICEFINISHED']._serialized_end=1161
-  _globals['_GENERATIONCOMPLETED']._serialized_start=1163
-  _globals['_GENERATIONCOMPLETED']._serialized_end=1268
-  _globals['_CONVERSEREQUEST']._serialized_start=1271
-  _globals['_CONVERSEREQUEST']._serialized_end=1787
-  _globals['_CONVERSEREQUEST_OPEN']._serialized_start=1481
-  _globals['_CONVERSEREQUEST_OPEN']._serialized_end=1638
-  _globals['_CONVERSEREQUEST_TURN']._serialized_start=1640
-  _globals['_CONVERSEREQUEST_TURN']._serialized_end=1765
-  _globals['_CONVERSEREQUEST_INTERRUPT']._serialized_start=1767
-  _globals['_CONVERSEREQUEST_INTERRUPT']._serialized_end=1778
-  _globals['_CONVERSERESPONSE']._serialized_start=1790
-  _globals['_CONVERSERESPONSE']._serialized_end=2245
-  _globals['_CONVERSERESPONSE_INTERRUPTED']._serialized_start=2182
-  _globals['_CONVERSERESPONSE_INTERRUPTED']._serialized_end=2236
-  _globals['_CHATSERVICE']._serialized_start=2248
-  _globals['_CHATSERVICE']._serialized_end=2437
+  _globals['_CHATREQUEST']._serialized_start=189
+  _globals['_CHATREQUEST']._serialized_end=353
+  _globals['_CHATRESPONSE']._serialized_start=356
+  _globals['_CHATRESPONSE']._serialized_end=639
+  _globals['_GENERATIONSTARTED']._serialized_start=642
+  _globals['_GENERATIONSTARTED']._serialized_end=862
+  _globals['_GENERATIONCHUNK']._serialized_start=865
+  _globals['_GENERATIONCHUNK']._serialized_end=1039
+  _globals['_CHOICEFINISHED']._serialized_start=1041
+  _globals['_CHOICEFINISHED']._serialized_end=1168
+  _globals['_GENERATIONCOMPLETED']._serialized_start=1170
+  _globals['_GENERATIONCOMPLETED']._serialized_end=1275
+  _globals['_CONVERSEREQUEST']._serialized_start=1278
+  _globals['_CONVERSEREQUEST']._serialized_end=1794
+  _globals['_CONVERSEREQUEST_OPEN']._serialized_start=1488
+  _globals['_CONVERSEREQUEST_OPEN']._serialized_end=1645
+  _globals['_CONVERSEREQUEST_TURN']._serialized_start=1647
+  _globals['_CONVERSEREQUEST_TURN']._serialized_end=1772
+  _globals['_CONVERSEREQUEST_INTERRUPT']._serialized_start=1774
+  _globals['_CONVERSEREQUEST_INTERRUPT']._serialized_end=1785
+  _globals['_CONVERSERESPONSE']._serialized_start=1797
+  _globals['_CONVERSERESPONSE']._serialized_end=2399
+  _globals['_CONVERSERESPONSE_INTERRUPTED']._serialized_start=2216
+  _globals['_CONVERSERESPONSE_INTERRUPTED']._serialized_end=2270
+  _globals['_CONVERSERESPONSE_FAILED']._serialized_start=2272
+  _globals['_CONVERSERESPONSE_FAILED']._serialized_end=2390
+  _globals['_CHATSERVICE']._serialized_start=2402
+  _globals['_CHATSERVICE']._serialized_end=2591
 # @@protoc_insertion_point(module_scope)

@@ -5,10 +5,10 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from google.rpc import status_pb2 as _status_pb2
 from tokenmesh.mesh.v1 import chat_pb2 as _chat_pb2
 from tokenmesh.mesh.v1 import generation_pb2 as _generation_pb2
 import builtins as _builtins
@@ -392,6 +392,44 @@ class ConverseResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Failed(_message.Message):
+        """Why a turn failed: what a failing Chat call says in its status and details."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CODE_FIELD_NUMBER: _builtins.int
+        REASON_FIELD_NUMBER: _builtins.int
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        FIELD_FIELD_NUMBER: _builtins.int
+        RETRY_AFTER_FIELD_NUMBER: _builtins.int
+        code: _builtins.int
+        """Number of the gRPC status code, such as 3 for INVALID_ARGUMENT."""
+        reason: _builtins.str
+        """Stable UPPER_SNAKE reason, such as "CONTEXT_LENGTH_EXCEEDED"."""
+        message: _builtins.str
+        """For people."""
+        field: _builtins.str
+        """Path of the field at fault. Empty where none is."""
+        @_builtins.property
+        def retry_after(self) -> _duration_pb2.Duration:
+            """When trying again may help."""
+
+        def __init__(
+            self,
+            *,
+            code: _builtins.int = ...,
+            reason: _builtins.str = ...,
+            message: _builtins.str = ...,
+            field: _builtins.str = ...,
+            retry_after: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["retry_after", b"retry_after"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "reason", b"reason", "retry_after", b"retry_after"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TURN_NUMBER_FIELD_NUMBER: _builtins.int
     STARTED_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
@@ -414,7 +452,7 @@ class ConverseResponse(_message.Message):
         """The turn was interrupted: nothing more of it follows."""
 
     @_builtins.property
-    def failed(self) -> _status_pb2.Status:
+    def failed(self) -> Global___ConverseResponse.Failed:
         """The turn failed: nothing more of it follows. The conversation goes on."""
 
     def __init__(
@@ -426,7 +464,7 @@ class ConverseResponse(_message.Message):
         finished: Global___ChoiceFinished | None = ...,
         completed: Global___GenerationCompleted | None = ...,
         interrupted: Global___ConverseResponse.Interrupted | None = ...,
-        failed: _status_pb2.Status | None = ...,
+        failed: Global___ConverseResponse.Failed | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "completed", b"completed", "event", b"event", "failed", b"failed", "finished", b"finished", "interrupted", b"interrupted", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
