@@ -28,8 +28,8 @@ class FinishReason(Enum):
 class Sampling:
     """How tokens are chosen, resolved: the request's fields over the model's generation config.
 
-    `temperature` below 1e-5 or `top_p` below 1e-8 is greedy; `top_k` 0 keeps all tokens. The token
-    at position p of choice c is a pure function of (seed, c, p) and the logits.
+    `top_k` 0 keeps all tokens. The token at position p of choice c is a pure function of
+    (seed, c, p) and the logits.
     """
 
     temperature: float = 1.0
@@ -50,6 +50,12 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     choices: int = 1
     top_logprobs: int | None = None
+    stream_interval_tokens: int = 1
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken: FastChat's rule."""
+        return self.temperature < 1e-5 or self.top_p < 1e-8
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,9 @@ class OutputSoFar:
 class EngineRequest:
     """One request. `key` is unique among the requests that the engine holds.
 
-    Fields of `sampling_fields` are those the client set; the engine resolves the rest from the
-    model's generation config and checks them against the model.
+    Fields of `sampling_fields` are those the client set, by the names of
+    tokenmesh.mesh.v1.SamplingParameters; the engine resolves the rest from the model's generation
+    config and checks them against the model (`sampling.resolve_sampling`).
     """
 
     key: Hashable
