@@ -24,9 +24,15 @@ local TYPE_BY_STATUS = {
 local WANTED_BY_TYPE = {
   TYPE_BOOL = "true or false",
   TYPE_DOUBLE = "a number",
-  TYPE_INT32 = "an integer",
-  TYPE_INT64 = "an integer",
+  TYPE_INT32 = "an integer of 32 bits",
+  TYPE_INT64 = "an integer of 64 bits",
   TYPE_STRING = "a string",
+}
+
+-- The transcoder's messages that speak of protobuf, in the words of who wrote the JSON.
+local MESSAGE_IN_JSON_WORDS = {
+  ["Root element must be a message."] = "It must be an object.",
+  ["Proto field is not repeating, cannot start list."] = "A list stands where one value is expected.",
 }
 
 -- The string literal, without its quotes, that follows `key` in `json`; nil when there is none.
@@ -66,17 +72,34 @@ local function error_body(status, message, param, code)
     .. ',"code":' .. literal(code) .. "}}"
 end
 
--- The body for a message of the transcoder, or of another part of Envoy.
+-- Which field is of the wrong type, what was wanted and what came, as the transcoder's message tells.
+local function wrong_type(message)
+  local field, value, kind = message:match("^([%w_%.%[%]]+): invalid value (.*) for type ([%w_%./]+)$")
+  if field ~= nil then
+    return field, WANTED_BY_TYPE[kind] or "an object", value
+  end
+  field = message:match("Starting an object on a scalar field for type ([%w_]+)$")
+  if field ~= nil then
+    return field, "a plain value", "an object"
+  end
+  return nil
+end
+
+-- The body for a reply of Envoy's own.
 local function local_error_body(status, message)
   local url = message:match("^Could not resolve (.*) to a method%.$")
   if url ~= nil then
     return error_body(status, "Unknown request URL: " .. url .. ". Check it for typos.", nil, "unknown_url")
   end
-  local field, value, kind = message:match("^([%w_%.%[%]]+): invalid value (.*) for type ([%w_]+)$")
-  if field ~= nil then
-    local wanted = WANTED_BY_TYPE[kind] or "another type"
-    message = "Invalid type for '" .. field .. "': expected " .. wanted .. ", but got " .. value .. " instead."
-    return error_body(status, message, field, "invalid_type")
+  if status == "400" then
+    local field, wanted, value = wrong_type(message)
+    if field ~= nil then
+      message = "Invalid type for '" .. field .. "': expected " .. wanted .. ", but got " .. value .. "."
+      return error_body(status, message, field, "invalid_type")
+    end
+    message = message:gsub("^: ", "")
+    message = MESSAGE_IN_JSON_WORDS[message] or message
+    return error_body(status, "The request body is not the JSON of this call. " .. message, nil, nil)
   end
   if status == "405" then
     return error_body(status, message, nil, "method_not_supported")
@@ -85,10 +108,7 @@ local function local_error_body(status, message)
     return error_body(status, "The request body is too large: up to 32 MiB are taken.", nil, "request_too_large")
   end
   if status == "503" then
-    return error_body(status, "The gateway cannot be reached just now: " .. message, nil, nil)
-  end
-  if status == "400" then
-    return error_body(status, "The request body is not valid JSON of this call. " .. message, nil, nil)
+    return error_body(status, "No gateway takes the request just now: " .. message, nil, nil)
   end
   return error_body(status, message, nil, nil)
 end
