@@ -1,0 +1,6 @@
+"""An engine without a model: it obeys the protocol and says a script at a settable pace."""
+
+from services.worker.engines.scripted.engine import ScriptedEngine
+from services.worker.engines.scripted.pace import Pace
+
+__all__ = ["Pace", "ScriptedEngine"]

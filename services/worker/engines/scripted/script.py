@@ -1,0 +1,55 @@
+"""What the scripted engine says: a pure function of (prompt, seed, choice, position).
+
+One long script is laid down once; the prompt, the seed and the choice decide where in it an output
+begins. A token then costs one look-up. Now and then the script holds a character of two to four
+byte tokens, so that whoever detokenizes must wait for whole characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import random
+from array import array
+from collections.abc import Sequence
+
+from services.worker.engines.base import Chunk
+from services.worker.engines.scripted import vocabulary
+
+GROUP_TOKENS = 4
+"""Outputs begin at a multiple of it, so never inside a character."""
+GROUPS = 1024
+SCRIPT_TOKENS = GROUP_TOKENS * GROUPS
+
+_CHARACTERS = ("é", "ß", "€", "語", "🙂", "🌊")
+_CHARACTER_SHARE = 1 / 12
+
+
+def _write_script() -> tuple[int, ...]:
+    draw = random.Random(20_250_101).random
+    token_ids: list[int] = []
+    for _ in range(GROUPS):
+        group: list[int] = []
+        if draw() < _CHARACTER_SHARE:
+            group.extend(_CHARACTERS[int(draw() * len(_CHARACTERS))].encode())
+        while len(group) < GROUP_TOKENS:
+            group.append(vocabulary.FIRST_WORD_ID + int(draw() * len(vocabulary.WORDS)))
+        token_ids.extend(group)
+    return tuple(token_ids)
+
+
+def _chunks_of(token_ids: Sequence[int]) -> tuple[Chunk, ...]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    return tuple(Chunk(decoder.decode(vocabulary.token_bytes(each)), (each,)) for each in token_ids)
+
+
+SCRIPT = _write_script()
+CHUNKS = _chunks_of(SCRIPT)
+"""A ready chunk for each token of the script: its text is empty inside of a character."""
+
+
+def script_start(prompt_token_ids: Sequence[int], seed: int, choice_index: int) -> int:
+    """Where in SCRIPT the output of a choice begins."""
+    state = hashlib.blake2b(array("I", prompt_token_ids).tobytes(), digest_size=8)
+    state.update(seed.to_bytes(8, "little") + choice_index.to_bytes(4, "little"))
+    return int.from_bytes(state.digest(), "little") % GROUPS * GROUP_TOKENS

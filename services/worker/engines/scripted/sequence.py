@@ -1,0 +1,242 @@
+"""One choice of a request: where it stands in the script, and when and why it ends."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from services.mesh.errors import InvalidRequestError
+from services.worker.engines.base import (
+    Chunk,
+    FinishReason,
+    OutputSoFar,
+    Sampling,
+    TokenLogprob,
+)
+from services.worker.engines.scripted import vocabulary
+from services.worker.engines.scripted.script import (
+    CHUNKS,
+    GROUP_TOKENS,
+    SCRIPT,
+    SCRIPT_TOKENS,
+    script_start,
+)
+from services.worker.engines.stop_strings import StopStrings
+
+UNLIMITED_CREDIT = 2**62
+UNLIKELY_LOGPROB = -20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a sequence is over."""
+
+    reason: FinishReason
+    stop_string: str | None = None
+    stop_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How many completion tokens a choice may have, and why it ends there."""
+
+    tokens: int
+    reason: FinishReason
+
+
+def choose_length(sampling: Sampling, room_tokens: int, answer_tokens: int) -> Length:
+    """The end of an output that no stop string or stop token ends before.
+
+    `room_tokens` is what the context leaves; `answer_tokens` 0 means an answer without end.
+    """
+    limit = min(sampling.max_tokens or room_tokens, room_tokens)
+    answer = max(answer_tokens, sampling.min_tokens)
+    if answer_tokens and not sampling.ignore_eos and answer <= limit:
+        return Length(answer, FinishReason.STOP)
+    return Length(limit, FinishReason.LENGTH)
+
+
+class Sequence:
+    """The output of one choice, a token at a time."""
+
+    __slots__ = (
+        "_gathered",
+        "_length",
+        "_plain",
+        "_sampling",
+        "_start",
+        "_stop_strings",
+        "admitted_s",
+        "choice_index",
+        "credit_tokens",
+        "ended",
+        "first_token_s",
+        "key",
+        "number",
+        "position",
+        "ready_s",
+        "started",
+        "unsent",
+    )
+
+    def __init__(
+        self,
+        *,
+        key: Hashable,
+        choice_index: int,
+        prompt_token_ids: list[int],
+        sampling: Sampling,
+        length: Length,
+        credit_tokens: int,
+        so_far: OutputSoFar | None,
+        echo: str,
+    ) -> None:
+        """Stands at the start, or behind the output so far.
+
+        Raises:
+            InvalidRequestError: the output so far does not fit together.
+        """
+        greedy = sampling.temperature < 1e-5 or sampling.top_p < 1e-8 or sampling.top_k == 1
+        self.key = key
+        self.choice_index = choice_index
+        self.credit_tokens = credit_tokens
+        self.position = len(so_far.token_ids) if so_far else 0
+        self.number = so_far.next_number if so_far else 0
+        self.ended: Ending | None = None
+        self.started = False
+        self.admitted_s = 0.0
+        self.ready_s = 0.0
+        self.first_token_s = 0.0
+        self._sampling = sampling
+        self._length = length
+        self._start = script_start(
+            prompt_token_ids, 0 if greedy else sampling.seed, 0 if greedy else choice_index
+        )
+        self._stop_strings = StopStrings(sampling.stop, include=sampling.include_stop_string)
+        self._gathered: list[Chunk] = []
+        self._plain = (
+            not (sampling.stop or sampling.stop_token_ids)
+            and sampling.top_logprobs is None
+            and sampling.stream_interval_tokens == 1
+        )
+        self.unsent = echo
+        if so_far:
+            self.unsent = _undelivered(echo + self._replay(so_far.token_ids), so_far)
+
+    def next_chunk(self) -> Chunk | None:
+        """Produces the next token. Sets `ended` when it was the last.
+
+        None while tokens are gathered for one chunk.
+        """
+        position = self.position
+        self.position = position + 1
+        if self._plain and position + 1 < self._length.tokens:
+            return CHUNKS[(self._start + position) % SCRIPT_TOKENS]
+        token_id = self._token_at(position)
+        text = self._take(position, token_id, self._text_at(position))
+        return self._gather(Chunk(text, (token_id,), self._logprobs(token_id)))
+
+    def _gather(self, chunk: Chunk) -> Chunk | None:
+        self._gathered.append(chunk)
+        if self.ended is None and len(self._gathered) < self._sampling.stream_interval_tokens:
+            return None
+        gathered, self._gathered = self._gathered, []
+        if len(gathered) == 1:
+            return chunk
+        return Chunk(
+            "".join(each.text for each in gathered),
+            tuple(token_id for each in gathered for token_id in each.token_ids),
+            tuple(logprob for each in gathered for logprob in each.logprobs),
+        )
+
+    def _token_at(self, position: int) -> int:
+        is_last = position == self._length.tokens - 1
+        if is_last and self._length.reason is FinishReason.STOP:
+            return vocabulary.END_TOKEN_ID
+        return SCRIPT[(self._start + position) % SCRIPT_TOKENS]
+
+    def _text_at(self, position: int) -> str:
+        if self._token_at(position) == vocabulary.END_TOKEN_ID:
+            return "" if self._sampling.skip_special_tokens else vocabulary.END_TOKEN_TEXT
+        return CHUNKS[(self._start + position) % SCRIPT_TOKENS].text
+
+    def _take(self, position: int, token_id: int, text: str) -> str:
+        """Text to send for a token, after stop strings and the end have had their say."""
+        sampling = self._sampling
+        is_stop_token = token_id in sampling.stop_token_ids and position + 1 >= sampling.min_tokens
+        is_last = position + 1 >= self._length.tokens
+        shown = position + 1
+        if is_stop_token and not sampling.include_stop_string:
+            text, shown = "", position
+        if (is_stop_token or is_last) and not text:
+            text = self._half_character_before(shown)
+        text, stop_string = self._stop_strings.feed(
+            text, may_end=position + 1 >= sampling.min_tokens
+        )
+        if stop_string is not None:
+            self.ended = Ending(FinishReason.STOP, stop_string=stop_string)
+        elif is_stop_token:
+            self.ended = Ending(FinishReason.STOP, stop_token_id=token_id)
+        elif is_last:
+            self.ended = Ending(self._length.reason)
+        if self.ended is not None:
+            text += self._stop_strings.flush()
+        return text
+
+    def _half_character_before(self, position: int) -> str:
+        """What is left of a character that the end cuts: U+FFFD, as a decoder would show it."""
+        first = max(0, position - 1) // GROUP_TOKENS * GROUP_TOKENS
+        cut = [
+            each
+            for each in map(self._token_at, range(first, position))
+            if each != vocabulary.END_TOKEN_ID
+        ]
+        whole = vocabulary.decode(cut, skip_special_tokens=True)
+        return "\ufffd" if whole.endswith("\ufffd") else ""
+
+    def _logprobs(self, token_id: int) -> tuple[TokenLogprob, ...]:
+        if self._sampling.top_logprobs is None:
+            return ()
+        others = (vocabulary.FIRST_WORD_ID + each for each in range(len(vocabulary.WORDS)))
+        ranked = [token_id, *(each for each in others if each != token_id)]
+        top = [
+            _logprob(each, 0.0 if each == token_id else UNLIKELY_LOGPROB)
+            for each in ranked[: self._sampling.top_logprobs]
+        ]
+        return (_logprob(token_id, 0.0, tuple(top)),)
+
+    def _replay(self, token_ids: tuple[int, ...]) -> str:
+        """The text of the output so far. Leaves the sequence as it was behind it."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        sent = ""
+        for position, token_id in enumerate(token_ids):
+            if self.ended is not None:
+                raise InvalidRequestError(
+                    f"output_so_far of choice {self.choice_index} goes on past its end",
+                    field="output_so_far.token_ids",
+                )
+            skip = self._sampling.skip_special_tokens
+            text = decoder.decode(vocabulary.token_bytes(token_id, skip_special_tokens=skip))
+            sent += self._take(position, token_id, text)
+        return sent
+
+
+def _undelivered(text: str, so_far: OutputSoFar) -> str:
+    """What of `text` the client has not received."""
+    try:
+        encoded = text.encode()
+        if so_far.delivered_bytes <= len(encoded):
+            return encoded[so_far.delivered_bytes :].decode()
+    except UnicodeDecodeError:
+        pass
+    raise InvalidRequestError(
+        f"delivered_bytes is {so_far.delivered_bytes}, which is no character boundary in the "
+        f"{len(text.encode())} bytes of the output so far",
+        field="output_so_far.delivered_bytes",
+    )
+
+
+def _logprob(token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    encoded = vocabulary.token_bytes(token_id)
+    return TokenLogprob(token_id, encoded.decode("utf-8", "replace"), encoded, logprob, top)
