@@ -1,0 +1,193 @@
+"""RegistryService: workers attach, stay by heartbeats, and leave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from google.protobuf import duration_pb2
+
+from services.controller.attachment import AttachStream
+from services.controller.dialling import Dialled, dial
+from services.controller.hello import (
+    read_cached_prefixes,
+    read_hello,
+    read_load,
+    read_models,
+    read_state,
+)
+from services.controller.keeper import LeaseKeeper
+from services.controller.leases import Grant, Lease
+from services.controller.metrics import ControllerMetrics
+from services.controller.settings import ControllerSettings
+from services.controller.streams import hold, stopping
+from services.controller.translation import ATTACHMENTS
+from services.mesh import status
+from services.mesh.errors import DeadlineError, InvalidRequestError, MeshError, ProtocolError
+from tokenmesh.controller.v1 import registry_pb2, registry_pb2_grpc
+
+log = structlog.get_logger()
+
+MAX_REASON_CHARACTERS = 256
+
+
+class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
+    """Where workers register."""
+
+    def __init__(
+        self, settings: ControllerSettings, keeper: LeaseKeeper, metrics: ControllerMetrics
+    ) -> None:
+        self._settings = settings
+        self._keeper = keeper
+        self._metrics = metrics
+        self._open: set[AttachStream] = set()
+        self._dials = asyncio.Semaphore(settings.max_dials)
+        self._stopping = False
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[registry_pb2.AttachRequest], context: Any
+    ) -> AsyncIterator[registry_pb2.AttachResponse]:
+        """Holds one worker's lease. What it answers is written by `hold`."""
+        if self._stopping:
+            raise stopping()
+        stream = AttachStream()
+        self._open.add(stream)
+        try:
+            await hold(context, stream.outgoing, self._read(stream, request_iterator))
+        finally:
+            self._open.discard(stream)
+            self._keeper.detach(stream)
+        return
+        yield
+
+    def stop(self) -> None:
+        """Ends every stream, and those to come."""
+        self._stopping = True
+        for stream in tuple(self._open):
+            stream.close(stopping())
+
+    async def _read(
+        self, stream: AttachStream, frames: AsyncIterator[registry_pb2.AttachRequest]
+    ) -> None:
+        try:
+            lease = await self._admit(stream, frames)
+        except MeshError as error:
+            self._metrics.lease_event("refused")
+            log.warning("attach refused", reason=error.reason, error=error.message)
+            raise
+        async for frame in frames:
+            self._take(stream, lease, frame)
+        stream.close()
+
+    async def _admit(
+        self, stream: AttachStream, frames: AsyncIterator[registry_pb2.AttachRequest]
+    ) -> Lease:
+        frame = await self._first_frame(frames)
+        worker = read_hello(frame.hello, wall_clock_s=time.time())
+        if frame.lease_id:
+            raise InvalidRequestError(
+                "lease_id is set; it must be empty in a Hello, which asks for a lease",
+                reason="HELLO_MALFORMED",
+                field="lease_id",
+            )
+        hello_number = self._keeper.next_hello_number()
+        await self._check_address(worker.address)
+        grant = self._keeper.grant(stream, worker, hello_number)
+        stream.outgoing.put(self._granted(grant))
+        return grant.lease
+
+    async def _first_frame(
+        self, frames: AsyncIterator[registry_pb2.AttachRequest]
+    ) -> registry_pb2.AttachRequest:
+        limit_s = self._settings.first_frame_limit_s
+        try:
+            async with asyncio.timeout(limit_s):
+                frame = await anext(frames, None)
+        except TimeoutError:
+            raise DeadlineError(
+                f"no Hello came within {limit_s:g} s", reason="HELLO_EXPECTED"
+            ) from None
+        kind = frame.WhichOneof("frame") if frame is not None else None
+        if frame is None or kind != "hello":
+            raise ProtocolError(
+                f"the first frame must be a Hello; got {kind or 'none'}", reason="HELLO_EXPECTED"
+            )
+        return frame
+
+    async def _check_address(self, address: str) -> None:
+        limit_s = self._settings.dial_limit_s
+        async with self._dials:
+            dialled = await dial(address, limit_s)
+        if dialled is not Dialled.ANSWERED:
+            how = "refused" if dialled is Dialled.REFUSED else f"unanswered for {limit_s:g} s"
+            raise ProtocolError(
+                f"hello.address {address!r} cannot be dialled: {how}; it must be an address at "
+                "which gateways and controllers reach this worker's gRPC server",
+                reason="ADDRESS_UNREACHABLE",
+                field="hello.address",
+            )
+
+    def _granted(self, grant: Grant) -> registry_pb2.AttachResponse:
+        ttl = duration_pb2.Duration()
+        ttl.FromMilliseconds(round(self._settings.lease_ttl_s * 1000))
+        interval = duration_pb2.Duration()
+        interval.FromMilliseconds(round(self._settings.heartbeat_interval_s * 1000))
+        return registry_pb2.AttachResponse(
+            lease_id=grant.lease.lease_id,
+            lease_granted=registry_pb2.LeaseGranted(
+                ttl=ttl,
+                heartbeat_interval=interval,
+                attachment=ATTACHMENTS[grant.attachment],
+                controller_id=self._settings.controller_id,
+            ),
+        )
+
+    def _take(self, stream: AttachStream, lease: Lease, frame: registry_pb2.AttachRequest) -> None:
+        kind = frame.WhichOneof("frame")
+        if kind == "hello":
+            raise ProtocolError(
+                "a second Hello came; a stream has one, so attach anew", reason="HELLO_REPEATED"
+            )
+        if kind is None:
+            raise InvalidRequestError(
+                "the frame is empty, or of a kind that this controller does not know",
+                reason="FRAME_EMPTY",
+                field="frame",
+            )
+        if frame.lease_id != lease.lease_id:
+            raise ProtocolError(
+                f"lease_id is {frame.lease_id!r}; this stream holds {lease.lease_id!r}",
+                reason="LEASE_MISMATCH",
+                field="lease_id",
+            )
+        match kind:
+            case "heartbeat":
+                self._renew(stream, lease, frame.heartbeat)
+            case "models_changed":
+                models = read_models("models_changed.models", frame.models_changed.models)
+                self._keeper.set_models(lease, models)
+            case "command_outcome":
+                outcome = frame.command_outcome
+                error = status.from_status(outcome.status) if outcome.status.code else None
+                if not stream.settle(outcome.command_id, error):
+                    log.info("nobody waits for this outcome", worker_id=lease.worker_id)
+            case "leaving":
+                self._keeper.leave(lease, frame.leaving.reason[:MAX_REASON_CHARACTERS])
+                stream.close()
+
+    def _renew(self, stream: AttachStream, lease: Lease, heartbeat: registry_pb2.Heartbeat) -> None:
+        self._keeper.renew(
+            lease,
+            state=read_state("heartbeat.state", heartbeat.state),
+            load=read_load(heartbeat.load),
+            cached_prefixes=read_cached_prefixes(heartbeat.cached_prefixes),
+        )
+        stream.outgoing.put(
+            registry_pb2.AttachResponse(
+                lease_id=lease.lease_id,
+                lease_renewed=registry_pb2.LeaseRenewed(number=heartbeat.number),
+            )
+        )

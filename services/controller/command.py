@@ -1,0 +1,124 @@
+"""The command line of the controller."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.mesh.logs import Level, LogFormat
+
+ENV = "TOKENMESH_CONTROLLER_"
+
+
+def controller(
+    *,
+    host: Annotated[
+        str,
+        typer.Option(
+            envvar=f"{ENV}HOST",
+            help="Address to listen on. 0.0.0.0 for all; the port asks for no key.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar=f"{ENV}PORT", help="Port for gRPC. 0 takes a free one.")
+    ] = 21001,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            envvar=f"{ENV}METRICS_PORT",
+            help="Port for Prometheus, at /metrics. 0 takes a free one; the log tells which.",
+        ),
+    ] = 0,
+    controller_id: Annotated[
+        str | None,
+        typer.Option(
+            "--id",
+            envvar=f"{ENV}ID",
+            help="Name of this controller, unique among replicas. The host name by default.",
+        ),
+    ] = None,
+    lease_ttl: Annotated[
+        float,
+        typer.Option(
+            envvar=f"{ENV}LEASE_TTL",
+            help="Seconds that a silent worker keeps its place. Shorter notices a dead worker "
+            "sooner; longer forgives pauses. At least twice the heartbeat interval.",
+        ),
+    ] = 6.0,
+    heartbeat_interval: Annotated[
+        float,
+        typer.Option(
+            envvar=f"{ENV}HEARTBEAT_INTERVAL",
+            help="Seconds between two heartbeats of a worker. Shorter keeps the load that gateways "
+            "route by fresher; each costs a message to every gateway.",
+        ),
+    ] = 2.0,
+    dial_limit: Annotated[
+        float,
+        typer.Option(
+            envvar=f"{ENV}DIAL_LIMIT",
+            help="Seconds that a new worker's address may take to answer.",
+        ),
+    ] = 2.0,
+    max_workers: Annotated[
+        int, typer.Option(envvar=f"{ENV}MAX_WORKERS", help="Workers taken on at most.")
+    ] = 10_000,
+    max_watchers: Annotated[
+        int, typer.Option(envvar=f"{ENV}MAX_WATCHERS", help="Gateways that may watch at most.")
+    ] = 1_000,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=f"{ENV}READY_FILE",
+            help="File to write, as JSON, once the controller serves: process id and addresses.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        Level, typer.Option(envvar=f"{ENV}LOG_LEVEL", help="The least that is logged.")
+    ] = "info",
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar=f"{ENV}LOG_FORMAT",
+            help="console is for people, json for machines; auto takes what fits standard error.",
+        ),
+    ] = "auto",
+) -> None:
+    """Run a controller: the control plane that knows which worker serves which model.
+
+    Workers attach to it (tokenmesh worker --controller HOST:PORT) and hold a lease for as long as
+    they send heartbeats; gateways watch it (tokenmesh gateway --controller HOST:PORT). No request
+    passes through it, and it stores nothing: a controller that is started anew knows every worker
+    again within a heartbeat interval. Several may run side by side; give all of them to every
+    worker and gateway.
+
+    Example: tokenmesh controller --port 21001 --lease-ttl 6
+    """
+    import socket
+
+    from services.controller.server import SERVICE, serve
+    from services.controller.settings import ControllerSettings
+    from services.mesh.process import run_service
+
+    run_service(
+        SERVICE,
+        lambda stop: serve(
+            ControllerSettings(
+                host=host,
+                port=port,
+                metrics_port=metrics_port,
+                ready_file=ready_file,
+                controller_id=socket.gethostname() if controller_id is None else controller_id,
+                lease_ttl_s=lease_ttl,
+                heartbeat_interval_s=heartbeat_interval,
+                dial_limit_s=dial_limit,
+                max_workers=max_workers,
+                max_watchers=max_watchers,
+            ),
+            stop,
+        ),
+        log_level=log_level,
+        log_format=log_format,
+    )

@@ -1,0 +1,95 @@
+"""The controller as a process sees it: startup, serve, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from services.controller.admin import AdminServicer
+from services.controller.attach import RegistryServicer
+from services.controller.clock import LeaseClock
+from services.controller.keeper import LeaseKeeper
+from services.controller.membership import Membership
+from services.controller.metrics import ControllerMetrics
+from services.controller.settings import ControllerSettings
+from services.controller.watch import EndpointServicer
+from services.mesh.metrics import MetricsServer
+from services.mesh.process import announce_ready
+from services.mesh.server import MeshServer
+from tokenmesh.controller.v1 import admin_pb2_grpc, endpoint_pb2_grpc, registry_pb2_grpc
+
+log = structlog.get_logger()
+
+SERVICE = "controller"
+SERVICE_NAMES = (
+    "tokenmesh.controller.v1.RegistryService",
+    "tokenmesh.controller.v1.EndpointService",
+    "tokenmesh.controller.v1.AdminService",
+)
+# Streams are told that the controller stops and end at once; this is for calls in between.
+STOP_GRACE_S = 1.0
+
+
+@dataclass(frozen=True)
+class RunningController:
+    """A controller that serves."""
+
+    address: str
+    metrics_address: str
+
+
+@asynccontextmanager
+async def running(
+    settings: ControllerSettings, metrics_registry: CollectorRegistry = REGISTRY
+) -> AsyncIterator[RunningController]:
+    """A controller that serves for as long as the context is open.
+
+    Raises:
+        StartError: a port is taken.
+    """
+    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
+    try:
+        metrics = ControllerMetrics(metrics_registry)
+        clock = LeaseClock()
+        membership = Membership(
+            settings.lease_terms(), started_at_s=clock.now_s(), max_workers=settings.max_workers
+        )
+        keeper = LeaseKeeper(membership, clock, metrics)
+        workers = RegistryServicer(settings, keeper, metrics)
+        gateways = EndpointServicer(settings, keeper.registry, metrics, uuid.uuid4().hex)
+        server = MeshServer(settings.host, settings.port)
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(workers, server.grpc)
+        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(gateways, server.grpc)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminServicer(settings, keeper), server.grpc
+        )
+        await server.start(SERVICE_NAMES)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(keeper.run())
+                yield RunningController(server.address, metrics_server.address)
+                keeping.cancel()
+        finally:
+            await server.drain()
+            workers.stop()
+            gateways.stop()
+            await server.stop(STOP_GRACE_S)
+    finally:
+        metrics_server.stop()
+
+
+async def serve(settings: ControllerSettings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set.
+
+    Raises:
+        StartError: a port is taken.
+    """
+    async with running(settings) as controller:
+        announce_ready(settings.ready_file, SERVICE, controller.address, controller.metrics_address)
+        await stop.wait()

@@ -1,0 +1,124 @@
+"""One bidirectional stream, from the controller's side: both directions, and every way to end.
+
+The handler's task writes, a child task reads. Both end together: the first reason to end, whichever
+side it comes from, is what the peer sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
+
+import grpc
+
+from services.mesh.errors import ExhaustedError, MeshError, UnavailableError
+
+Frame = TypeVar("Frame")
+Frame_co = TypeVar("Frame_co", covariant=True)
+
+# A peer that takes nothing off its connection for so long is not there any more. Longer keeps its
+# place for nothing; shorter cuts off one that was only paused.
+WRITE_LIMIT_S = 10.0
+
+
+def stopping() -> UnavailableError:
+    """What every stream ends with when the controller stops."""
+    return UnavailableError(
+        "the controller is stopping; connect again",
+        reason="CONTROLLER_STOPPING",
+        retry_after_s=0.1,
+    )
+
+
+class Ending:
+    """Why a stream ends: once, by whoever comes first."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.error: MeshError | None = None
+        self.changed = asyncio.Event()
+
+    def close(self, error: MeshError | None = None) -> None:
+        """Ends the stream: with OK, or with the error. A stream that has ended stays as it is."""
+        if not self.closed:
+            self.closed = True
+            self.error = error
+            self.changed.set()
+
+
+class Outgoing(Protocol[Frame_co]):
+    """The frames towards the peer, until the stream ends."""
+
+    ending: Ending
+
+    def __aiter__(self) -> AsyncIterator[Frame_co]:
+        """The frames, in order. Ends when the stream does."""
+        ...
+
+
+class FrameQueue(Generic[Frame]):
+    """Frames that wait to be written, at most `limit`. One that does not fit ends the stream."""
+
+    def __init__(self, limit: int) -> None:
+        self.ending = Ending()
+        self._limit = limit
+        self._frames: list[Frame] = []
+
+    def put(self, frame: Frame) -> None:
+        """Queues a frame. Drops it when the stream has ended or ends by it."""
+        if len(self._frames) >= self._limit:
+            self.ending.close(_does_not_read())
+            return
+        self._frames.append(frame)
+        self.ending.changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        while True:
+            await self.ending.changed.wait()
+            self.ending.changed.clear()
+            if self.ending.error is not None:
+                return
+            frames, self._frames = self._frames, []
+            for frame in frames:
+                yield frame
+            if self.ending.closed:
+                return
+
+
+async def hold(
+    context: grpc.aio.ServicerContext[Any, Frame_co],
+    outgoing: Outgoing[Frame_co],
+    reading: Coroutine[Any, Any, None],
+) -> None:
+    """Reads and writes until the stream ends.
+
+    `reading` ends the stream by raising a MeshError, or by closing `outgoing`; returning leaves the
+    other direction open.
+
+    Raises:
+        MeshError: what the stream ended with, unless it was OK.
+    """
+    ending = outgoing.ending
+
+    async def read() -> None:
+        try:
+            await reading
+        except MeshError as error:
+            ending.close(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        reader = tasks.create_task(read())
+        async for frame in outgoing:
+            try:
+                async with asyncio.timeout(WRITE_LIMIT_S):
+                    await context.write(frame)
+            except TimeoutError:
+                ending.close(_does_not_read())
+        reader.cancel()
+    if ending.error is not None:
+        raise ending.error
+
+
+def _does_not_read() -> ExhaustedError:
+    return ExhaustedError("what is sent on this stream is not read", reason="STREAM_NOT_READ")
