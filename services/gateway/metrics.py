@@ -1,0 +1,129 @@
+"""What a gateway counts. Names follow OpenTelemetry's GenAI conventions where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.mesh.metrics import DURATION_BUCKETS_S, TOKEN_INTERVAL_BUCKETS_S, BoundedLabel
+
+UNKNOWN_MODEL = "unknown"
+MAX_LABEL_VALUES = 200
+
+_OPERATION_LABELS = ("gen_ai_operation_name", "gen_ai_request_model")
+
+
+class ModelMetrics:
+    """The metrics of one model and operation, with their labels looked up once."""
+
+    def __init__(self, metrics: GatewayMetrics, model: str, operation: str) -> None:
+        self.model = model
+        self.operation = operation
+        self.running = metrics.requests_running.labels(model)
+        self.time_to_first_token = metrics.time_to_first_token.labels(operation, model)
+        self.time_per_output_token = metrics.time_per_output_token.labels(operation, model)
+        self.inter_token = metrics.inter_token.labels(model)
+        self.prompt_tokens = metrics.tokens.labels(model, "prompt")
+        self.completion_tokens = metrics.tokens.labels(model, "completion")
+        self.cached_tokens = metrics.tokens.labels(model, "cached")
+        self._metrics = metrics
+
+    def count_end(self, duration_s: float, code: str, finish_reason: str) -> None:
+        """Counts a request that has ended. `code` is a gRPC code's name."""
+        error_type = "" if code == "OK" else code
+        self._metrics.request_duration.labels(self.operation, self.model, error_type).observe(
+            duration_s
+        )
+        self._metrics.requests.labels(self.model, self.operation, code, finish_reason).inc()
+
+    def count_retry(self, cause: str) -> None:
+        """Counts a request that goes to another worker. `cause` is the failure's reason."""
+        self._metrics.retries.labels(self.model, cause).inc()
+
+
+class GatewayMetrics:
+    """All metrics of a gateway, on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._bounded = BoundedLabel(MAX_LABEL_VALUES)
+        self.of = cache(self._of)
+        self.request_duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From a request's arrival to its end.",
+            (*_OPERATION_LABELS, "error_type"),
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self.time_to_first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From a request's arrival to its first token.",
+            _OPERATION_LABELS,
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self.time_per_output_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean over a request's tokens after the first.",
+            _OPERATION_LABELS,
+            buckets=TOKEN_INTERVAL_BUCKETS_S,
+            registry=registry,
+        )
+        self.inter_token = Histogram(
+            "tokenmesh_gateway_inter_token_seconds",
+            "Between two deliveries of tokens to one client.",
+            ("model",),
+            buckets=TOKEN_INTERVAL_BUCKETS_S,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "tokenmesh_gateway_requests",
+            "Requests that have ended.",
+            ("model", "operation", "code", "finish_reason"),
+            registry=registry,
+        )
+        self.requests_running = Gauge(
+            "tokenmesh_gateway_requests_running",
+            "Requests that are carried just now.",
+            ("model",),
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "tokenmesh_gateway_tokens",
+            "Tokens of requests that have ended.",
+            ("model", "kind"),
+            registry=registry,
+        )
+        self.routing_choices = Counter(
+            "tokenmesh_gateway_routing_choices",
+            "Requests by the worker that the routing policy chose.",
+            ("policy", "worker"),
+            registry=registry,
+        )
+        self.retries = Counter(
+            "tokenmesh_gateway_retries",
+            "Requests that went on to another worker before their first token.",
+            ("model", "cause"),
+            registry=registry,
+        )
+        self.workers = Gauge(
+            "tokenmesh_gateway_workers",
+            "Workers that the gateway knows.",
+            ("state",),
+            registry=registry,
+        )
+        self.controller_connected = Gauge(
+            "tokenmesh_gateway_controller_connected",
+            "Whether the gateway watches the controller.",
+            ("controller",),
+            registry=registry,
+        )
+
+    def _of(self, model: str, operation: str) -> ModelMetrics:
+        return ModelMetrics(self, self._bounded(model), operation)
+
+    def watch_workers(self, count: Callable[[str], int]) -> None:
+        """Has scrapes ask `count` for the number of workers in each state."""
+        for state in ("serving", "draining", "broken"):
+            self.workers.labels(state).set_function(partial(count, state))

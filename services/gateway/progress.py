@@ -1,0 +1,26 @@
+"""How far a choice has come at the client: what another worker needs to go on from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tokenmesh.worker.v1 import worker_pb2
+
+
+@dataclass(slots=True)
+class ChoiceProgress:
+    """What the client of one choice has received, in the terms of worker.v1.OutputSoFar."""
+
+    token_ids: list[int] = field(default_factory=list)
+    next_number: int = 0
+    delivered_bytes: int = 0
+    is_started: bool = False
+    is_finished: bool = False
+
+    def deliver(self, event: worker_pb2.SequenceEvent) -> None:
+        """Notes a chunk that the client gets."""
+        chunk = event.chunk
+        self.token_ids.extend(chunk.token_ids)
+        text = chunk.text
+        self.delivered_bytes += len(text) if text.isascii() else len(text.encode())
+        self.next_number = event.number + 1

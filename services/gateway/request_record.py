@@ -1,0 +1,100 @@
+"""What is measured of one request."""
+
+from __future__ import annotations
+
+import time
+
+from services.gateway.metrics import UNKNOWN_MODEL, GatewayMetrics
+from services.mesh.errors import MeshError
+from tokenmesh.mesh.v1 import generation_pb2
+from tokenmesh.worker.v1 import worker_pb2
+
+CANCELLED = "CANCELLED"
+
+_FINISH_REASON_PREFIX = "FINISH_REASON_"
+
+
+class RequestRecord:
+    """Follows a request through its life and counts it when it ends."""
+
+    __slots__ = (
+        "_began_s",
+        "_cached_tokens",
+        "_finish_reason",
+        "_first_token_s",
+        "_has_begun",
+        "_last_token_s",
+        "_metrics",
+        "_model",
+        "_operation",
+        "_prompt_tokens",
+    )
+
+    def __init__(self, metrics: GatewayMetrics, operation: str) -> None:
+        self._began_s = time.perf_counter()
+        self._metrics = metrics
+        self._operation = operation
+        self._model = metrics.of(UNKNOWN_MODEL, operation)
+        self._has_begun = False
+        self._first_token_s = 0.0
+        self._last_token_s = 0.0
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._finish_reason = ""
+
+    def begin(self, model: str) -> None:
+        """The request runs, for a model of this name."""
+        self._model = self._metrics.of(model, self._operation)
+        self._model.running.inc()
+        self._has_begun = True
+
+    def retried(self, error: MeshError) -> None:
+        """The request goes to another worker."""
+        self._model.count_retry(error.reason)
+
+    def started(self, started: worker_pb2.Started) -> None:
+        """The prompt is computed."""
+        self._prompt_tokens = started.prompt_tokens
+        self._cached_tokens = started.cached_tokens
+
+    def delivered(self) -> None:
+        """The client gets tokens."""
+        now_s = time.perf_counter()
+        if self._first_token_s:
+            self._model.inter_token.observe(now_s - self._last_token_s)
+        else:
+            self._first_token_s = now_s
+            self._model.time_to_first_token.observe(now_s - self._began_s)
+        self._last_token_s = now_s
+
+    def finished(self, finished: worker_pb2.Finished) -> None:
+        """A choice has ended well."""
+        reason = generation_pb2.FinishReason.Name(finished.reason)
+        self._finish_reason = reason.removeprefix(_FINISH_REASON_PREFIX).lower()
+
+    def end(
+        self, error: BaseException | None, *, completion_tokens: int = 0, was_left: bool = False
+    ) -> None:
+        """The request is over: with an error, left by its client, or well.
+
+        `completion_tokens` are those that the client got, over all choices.
+        """
+        model = self._model
+        if self._has_begun:
+            model.running.dec()
+        code, reason = "OK", self._finish_reason
+        if isinstance(error, MeshError):
+            code, reason = error.code, ""
+        elif was_left:
+            code, reason = CANCELLED, ""
+        elif error is not None:
+            code, reason = "INTERNAL", ""
+        model.prompt_tokens.inc(self._prompt_tokens)
+        model.cached_tokens.inc(self._cached_tokens)
+        model.completion_tokens.inc(completion_tokens)
+        tokens_after_first = completion_tokens - 1
+        if tokens_after_first > 0 and self._last_token_s > self._first_token_s:
+            model.time_per_output_token.observe(
+                (self._last_token_s - self._first_token_s) / tokens_after_first
+            )
+        model.count_end(time.perf_counter() - self._began_s, code, reason)

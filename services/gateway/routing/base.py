@@ -1,0 +1,36 @@
+"""What a routing policy is: it picks one of several workers that could all take a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple, Protocol
+
+
+class Candidate(NamedTuple):
+    """A worker that could take the request."""
+
+    worker_id: str
+    requests: float
+    """Running and waiting there: this gateway's own as of now, those of others as last reported."""
+    speed: float
+    """Relative to other workers. Over 0."""
+
+
+class RoutingPolicy(Protocol):
+    """Picks a worker. One instance serves the requests of one model."""
+
+    def choose(self, candidates: Sequence[Candidate], random: Random) -> Candidate:
+        """One of the candidates, which are never empty and in the order of their worker ids."""
+        ...
+
+
+def estimate_requests(in_flight: int, reported: int, in_flight_at_report: int) -> int:
+    """Requests at a worker just now: those of this gateway, which it knows, and those of others.
+
+    Args:
+        in_flight: requests of this gateway at the worker now.
+        reported: requests that the worker counted in its last heartbeat.
+        in_flight_at_report: requests of this gateway at the worker when the heartbeat came.
+    """
+    return in_flight + max(0, reported - in_flight_at_report)
