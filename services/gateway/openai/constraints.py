@@ -1,0 +1,116 @@
+"""The forms that a client can ask of an output, in OpenAI's spelling and in vLLM's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from google.protobuf import struct_pb2
+
+from services.gateway.openai.json_fields import JsonObject, missing, not_one_of, plain
+from services.mesh.errors import InvalidRequestError
+from tokenmesh.mesh.v1.generation_pb2 import Constraint
+from tokenmesh.openai.v1 import chat_pb2, completion_pb2
+
+Request: TypeAlias = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
+
+_FORMATS = ("text", "json_object", "json_schema")
+
+
+def read_constraint(request: Request) -> Constraint | None:
+    """The one form that a request asks for; None for free text.
+
+    Raises:
+        InvalidRequestError: a form is malformed, or several are asked for.
+    """
+    asked = {name: constraint for name, constraint in _asked(request) if constraint is not None}
+    if len(asked) > 1:
+        raise InvalidRequestError(
+            f"Only one of {', '.join(repr(name) for name in asked)} can be used at a time.",
+            field=list(asked)[1],
+        )
+    return next(iter(asked.values()), None)
+
+
+def _asked(request: Request) -> Iterator[tuple[str, Constraint | None]]:
+    yield "response_format", _response_format(request.response_format)
+    yield "guided_json", _guided_json(request.guided_json)
+    if request.HasField("guided_regex"):
+        yield "guided_regex", Constraint(regex=request.guided_regex)
+    yield "guided_choice", _choices(list(request.guided_choice))
+    if request.HasField("guided_grammar"):
+        yield "guided_grammar", Constraint(grammar=request.guided_grammar)
+    yield "structured_outputs", _structured_outputs(request.structured_outputs)
+
+
+def _response_format(value: struct_pb2.Value) -> Constraint | None:
+    plain_value = plain(value)
+    if plain_value is None:
+        return None
+    asked = JsonObject("response_format", plain_value)
+    kind = asked.required_string("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return Constraint(json_object=Constraint.JsonObject())
+    if kind == "json_schema":
+        schema = asked.required_object("json_schema")
+        if schema["schema"] is None:
+            raise missing(schema.path_of("schema"))
+        return Constraint(
+            json_schema=Constraint.JsonSchema(
+                name=schema.required_string("name"),
+                schema=_schema_text(schema.path_of("schema"), schema["schema"]),
+                strict=schema.boolean("strict") or False,
+            )
+        )
+    raise not_one_of("response_format.type", _FORMATS, kind)
+
+
+def _guided_json(value: struct_pb2.Value) -> Constraint | None:
+    schema = plain(value)
+    return None if schema is None else _json_schema("guided_json", schema)
+
+
+def _structured_outputs(value: struct_pb2.Struct) -> Constraint | None:
+    asked = JsonObject("structured_outputs", plain(struct_pb2.Value(struct_value=value)))
+    if asked["json"] is not None:
+        return _json_schema(asked.path_of("json"), asked["json"])
+    regex, grammar = asked.string("regex"), asked.string("grammar")
+    if regex is not None:
+        return Constraint(regex=regex)
+    if grammar is not None:
+        return Constraint(grammar=grammar)
+    if asked.boolean("json_object"):
+        return Constraint(json_object=Constraint.JsonObject())
+    return _choices(asked.strings("choice"))
+
+
+def _choices(values: list[str]) -> Constraint | None:
+    return Constraint(choices=Constraint.Choices(values=values)) if values else None
+
+
+def _json_schema(path: str, schema: Any) -> Constraint:
+    text = _schema_text(path, schema)
+    return Constraint(json_schema=Constraint.JsonSchema(schema=text, strict=True))
+
+
+def _schema_text(path: str, schema: Any) -> str:
+    """A schema as JSON text; clients may send it as an object or as such a text."""
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except json.JSONDecodeError as error:
+            raise InvalidRequestError(f"Invalid '{path}': {error}.", field=path) from None
+    JsonObject(path, schema)
+    return json.dumps(_with_integers(schema), ensure_ascii=False)
+
+
+def _with_integers(value: Any) -> Any:
+    """The same JSON, with whole numbers as integers: protobuf's Value has floats only."""
+    if isinstance(value, dict):
+        return {name: _with_integers(field) for name, field in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

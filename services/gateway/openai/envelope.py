@@ -1,0 +1,56 @@
+"""What every chunk and body of one answer begins with."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from functools import cache
+
+from services.gateway.openai.json_text import quoted
+from services.mesh.release import RELEASE
+from tokenmesh.mesh.v1 import generation_pb2
+
+_FINISH_REASONS = {
+    generation_pb2.FINISH_REASON_STOP: "stop",
+    generation_pb2.FINISH_REASON_LENGTH: "length",
+    generation_pb2.FINISH_REASON_TOOL_CALLS: "tool_calls",
+    generation_pb2.FINISH_REASON_CONTENT_FILTER: "content_filter",
+    # An abort is the client's own wish to stop, and nobody is there to read this.
+    generation_pb2.FINISH_REASON_ABORTED: "stop",
+}
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Identifies an answer."""
+
+    answer_id: str
+    created_s: int
+    """Seconds since the epoch."""
+    model: str
+    """The model that answers, by its own name."""
+
+    def opening(self, kind: str) -> str:
+        """The JSON up to, and with, the name of the choices. `kind` is the object's type."""
+        return (
+            f'{{"id":{quoted(self.answer_id)},"object":{quoted(kind)},"created":{self.created_s},'
+            f'"model":{quoted(self.model)},"system_fingerprint":{quoted(fingerprint(self.model))},'
+            f'"choices":'
+        )
+
+
+def new_envelope(prefix: str, created_at_s: float, model: str) -> Envelope:
+    """An envelope with a new id, such as "chatcmpl-…"."""
+    return Envelope(f"{prefix}-{uuid.uuid4().hex}", int(created_at_s), model)
+
+
+@cache
+def fingerprint(model: str) -> str:
+    """Tells clients that compare seeded answers that the software or the model has changed."""
+    return f"fp_{hashlib.sha256(f'{RELEASE} {model}'.encode()).hexdigest()[:10]}"
+
+
+def finish_reason(reason: generation_pb2.FinishReason.ValueType) -> str:
+    """OpenAI's word for why a choice ended."""
+    return _FINISH_REASONS[reason]
