@@ -15,7 +15,7 @@ HEADER = "# Every package at the version that TokenMesh is tested with. Written 
 
 
 def public_version(requirement: str) -> str:
-    """`torch==2.13.0+cpu` as `torch==2.13.0`: which build fits is the installing machine's choice."""
+    """`torch==2.13.0+cpu` as `torch==2.13.0`: the machine that installs chooses the build."""
     return requirement.partition("+")[0]
 
 

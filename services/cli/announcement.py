@@ -1,0 +1,60 @@
+"""What `tokenmesh up` tells people: that the mesh is ready and how to use it, or why it ended."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from rich.console import Console
+from rich.text import Text
+
+from services.cli.notice import MeshNotice
+from services.cli.supervisor import ChildError
+
+QUESTION = "What is TokenMesh?"
+
+
+def curl_line(mesh: MeshNotice) -> str:
+    """A command that asks the mesh something, for any POSIX shell."""
+    body = {"model": mesh.models[0], "messages": [{"role": "user", "content": QUESTION}]}
+    return (
+        f"curl {mesh.base_url}/chat/completions -H 'content-type: application/json' "
+        f"-d {shlex.quote(json.dumps(body))}"
+    )
+
+
+def print_ready(console: Console, mesh: MeshNotice) -> None:
+    """Prints the addresses of a mesh that is ready, and what to do next."""
+    rows = [
+        ("REST", mesh.base_url),
+        ("gRPC", mesh.grpc_address),
+        ("controller", ", ".join(mesh.addresses("controller"))),
+        *(
+            (
+                f"metrics of {process.name}",
+                f"http://{process.metrics_address}{process.metrics_path}",
+            )
+            for process in mesh.processes
+        ),
+        ("Envoy's admin", f"http://{mesh.envoy.metrics_address}"),
+        ("logs", mesh.run_folder),
+    ]
+    width = max(len(label) for label, _ in rows)
+    console.print(
+        f"\nTokenMesh is ready: {', '.join(mesh.models)}\n", style="bold", highlight=False
+    )
+    for label, value in rows:
+        console.print(Text(f"  {label:<{width}}  ", style="dim") + Text(value))
+    console.print(Text(f"\nAsk it something:\n\n{curl_line(mesh)}\n"))
+    console.print(Text("Or: tokenmesh chat.  Ctrl-C stops the mesh."), end="\n\n")
+
+
+def print_failure(console: Console, failure: ChildError) -> None:
+    """Prints which process ended a mesh, and the end of its log."""
+    if failure.cannot_start:
+        console.print(Text(f"{failure.name} cannot start: {failure.log_tail.splitlines()[-1]}"))
+        return
+    console.print(Text(f"\n{failure}.", style="bold red"))
+    if failure.log_tail:
+        console.print(Text(f"The end of its log, {failure.log_file}:", style="dim"))
+        console.print(Text.from_ansi(failure.log_tail))

@@ -1,0 +1,124 @@
+"""`tokenmesh models` and `tokenmesh workers`: what a mesh serves, and who serves it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.cli import mesh_access
+from services.cli.mesh_access import CALL_LIMIT_S
+from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc, endpoint_pb2, registry_pb2
+from tokenmesh.gateway.v1 import model_pb2, model_pb2_grpc
+from tokenmesh.mesh.v1 import model_pb2 as mesh_model_pb2
+
+CAPABILITY_PREFIX = "CAPABILITY_"
+STATE_STYLES = {
+    registry_pb2.WORKER_STATE_SERVING: "[green]serving[/]",
+    registry_pb2.WORKER_STATE_DRAINING: "[yellow]draining[/]",
+}
+
+
+def models(url: mesh_access.Url = None, as_json: mesh_access.AsJson = False) -> None:
+    """Lists the models that clients can ask for.
+
+    [bold]Examples[/]
+
+      tokenmesh models
+
+      tokenmesh models --url http://mesh.example:8000
+
+      tokenmesh models --json | jq -r '.models[].model.name'
+    """
+    with mesh_access.open_url(mesh_access.mesh_url(url)) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        listed = stub.ListModels(model_pb2.ListModelsRequest(), timeout=CALL_LIMIT_S)
+    if as_json:
+        mesh_access.print_json({"models": list(listed.models)})
+        return
+    if not listed.models:
+        print("No model is served just now.")
+        return
+    Console().print(models_table(list(listed.models)))
+
+
+def models_table(served: list[model_pb2.ServedModel]) -> Table:
+    """One row for each model."""
+    table = Table(box=None, header_style="bold")
+    for column in ("MODEL", "ENGINE", "WEIGHTS", "CAN"):
+        table.add_column(column, overflow="fold")
+    for column in ("CONTEXT", "WORKERS"):
+        table.add_column(column, justify="right")
+    for each in served:
+        model = each.model
+        can = [
+            mesh_model_pb2.Capability.Name(capability).removeprefix(CAPABILITY_PREFIX).lower()
+            for capability in model.capabilities
+        ]
+        table.add_row(
+            "\n".join((model.name, *(f"  also {alias}" for alias in model.aliases))),
+            model.engine,
+            model.quantization or model.dtype,
+            ", ".join(can),
+            str(model.context_length_tokens),
+            str(each.serving_workers),
+        )
+    return table
+
+
+def workers(
+    controller: mesh_access.Controller = None,
+    model: Annotated[str, typer.Option(help="Only workers that serve this model.")] = "",
+    as_json: mesh_access.AsJson = False,
+) -> None:
+    """Lists the workers that hold a lease, and how busy they are.
+
+    [bold]Examples[/]
+
+      tokenmesh workers
+
+      tokenmesh workers --controller 127.0.0.1:21001
+
+      watch tokenmesh workers
+    """
+    address = mesh_access.controller_address(controller)
+    with mesh_access.open_url(address) as channel:
+        stub = admin_pb2_grpc.AdminServiceStub(channel)
+        listed = stub.ListWorkers(admin_pb2.ListWorkersRequest(model=model), timeout=CALL_LIMIT_S)
+    if as_json:
+        mesh_access.print_json({"workers": list(listed.workers)})
+        return
+    if listed.completeness == endpoint_pb2.COMPLETENESS_LEARNING:
+        print("The controller has just started: workers may be missing for some seconds.")
+    if not listed.workers:
+        print("No worker holds a lease." if not model else f"No worker serves {model}.")
+        return
+    Console().print(workers_table(list(listed.workers), now_s=time.time()))
+
+
+def workers_table(attached: list[endpoint_pb2.Worker], now_s: float) -> Table:
+    """One row for each worker. `now_s` is seconds since the epoch."""
+    table = Table(box=None, header_style="bold")
+    for column in ("WORKER", "STATE", "ADDRESS", "MODELS"):
+        table.add_column(column, overflow="fold")
+    for column in ("RUNNING", "WAITING", "KV", "TOKENS/S", "HEARTBEAT"):
+        table.add_column(column, justify="right")
+    for worker in attached:
+        load, capacity = worker.load, worker.capacity
+        kv_total_tokens = load.kv_total_tokens or capacity.kv_total_tokens
+        heartbeat_age_s = max(0.0, now_s - worker.renewed_at.ToMilliseconds() / 1000)
+        table.add_row(
+            worker.worker_id,
+            STATE_STYLES.get(worker.state, "unknown"),
+            worker.address,
+            "\n".join(model.name for model in worker.models),
+            f"{load.running}/{capacity.max_running}",
+            f"{load.waiting}/{capacity.max_waiting}",
+            f"{load.kv_used_tokens / kv_total_tokens:.0%}" if kv_total_tokens else "–",
+            f"{load.tokens_per_second:.0f}",
+            f"{heartbeat_age_s:.0f} s ago",
+        )
+    return table

@@ -1,0 +1,131 @@
+"""Brings up a whole mesh on this machine, part by part, and says where everything is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from services.cli import envoy, plan, probes
+from services.cli.notice import MeshNotice, ProcessNotice
+from services.cli.preflight import claim_port
+from services.cli.progress import StartProgress
+from services.cli.supervisor import Child, Supervisor
+from services.mesh.errors import StartError
+from services.mesh.process import ReadyNotice
+
+# Workers attach and gateways learn of them within a heartbeat: longer means that something is
+# broken which no process has noticed.
+END_TO_END_LIMIT_S = 30.0
+
+
+class LocalMesh:
+    """A mesh of child processes, as `options` describe it."""
+
+    def __init__(
+        self, options: plan.MeshOptions, supervisor: Supervisor, progress: StartProgress
+    ) -> None:
+        self._options = options
+        self._supervisor = supervisor
+        self._progress = progress
+        self._processes: list[ProcessNotice] = []
+
+    @property
+    def _client_address(self) -> str:
+        """Where clients on this machine connect."""
+        host = plan.LOOPBACK if self._options.host == "0.0.0.0" else self._options.host
+        return f"{host}:{self._options.port}"
+
+    async def start(self) -> MeshNotice:
+        """Returns once every worker is attached and its model is listed through Envoy.
+
+        Raises:
+            ChildError: a part is not ready in time. (One that ends fails the supervisor's tasks.)
+            StartError: all parts are ready, but do not find each other.
+        """
+        options = self._options
+        (controller,) = await self._start([plan.controller(options)], "starting")
+        controller_address = (await self._service_ready(controller)).address
+
+        gateway_plans = plan.gateways(options, controller_address)
+        worker_plans = plan.workers(options, controller_address)
+        children = await self._start(
+            [*gateway_plans, *worker_plans], f"starting, model {options.model or 'of the engine'}"
+        )
+        gateways, workers = children[: len(gateway_plans)], children[len(gateway_plans) :]
+        async with asyncio.TaskGroup() as tasks:
+            for worker in workers:
+                tasks.create_task(self._service_ready(worker))
+            gateway_notices = [await self._service_ready(gateway) for gateway in gateways]
+            await self._start_envoy(gateway_notices[0].address)
+
+        models = await self._end_to_end(controller_address)
+        return MeshNotice(
+            process_id=os.getpid(),
+            base_url=f"http://{self._client_address}/v1",
+            grpc_address=self._client_address,
+            models=models,
+            run_folder=str(options.run_folder),
+            processes=tuple(sorted(self._processes, key=lambda process: process.name)),
+        )
+
+    async def _start(self, plans: Sequence[plan.ProcessPlan], what: str) -> list[Child]:
+        for each in plans:
+            self._progress.awaiting(each.name, what)
+        return await self._supervisor.start(plans)
+
+    async def _service_ready(self, child: Child) -> ReadyNotice:
+        ready = await self._supervisor.until_ready(child, probes.ready_notice)
+        self._add(child, ready.address, ready.metrics_address, "/metrics")
+        return ready
+
+    async def _start_envoy(self, gateway_address: str) -> None:
+        options = self._options
+        gateway_host, _, gateway_port = gateway_address.rpartition(":")
+        settings = envoy.EnvoySettings(
+            listen_host=options.host,
+            listen_port=options.port,
+            gateway_host=gateway_host,
+            gateway_port=int(gateway_port),
+            admin_host=plan.LOOPBACK,
+            admin_port=claim_port(plan.LOOPBACK, 0),
+            metrics_host=plan.LOOPBACK,
+            metrics_port=claim_port(plan.LOOPBACK, 0),
+        )
+        configuration_file = options.run_folder / "envoy.yaml"
+        configuration_file.write_text(envoy.configuration(settings))
+        command = envoy.command(settings, configuration_file)
+        (child,) = await self._start([plan.envoy(options, command)], "starting")
+        admin_address = f"{plan.LOOPBACK}:{settings.admin_port}"
+        await self._supervisor.until_ready(child, lambda _: probes.envoy_live(admin_address))
+        self._add(child, self._client_address, admin_address, "/stats/prometheus")
+
+    async def _end_to_end(self, controller_address: str) -> tuple[str, ...]:
+        """The models that clients see, once all workers are attached."""
+        self._progress.awaiting("mesh", "asking for the models through Envoy")
+        base_url = f"http://{self._client_address}/v1"
+        try:
+            async with asyncio.timeout(END_TO_END_LIMIT_S):
+                await probes.until_attached(controller_address, self._options.workers)
+                models = await probes.until_listed(base_url)
+        except TimeoutError:
+            raise StartError(
+                f"all processes run, but {base_url}/models lists no model of all workers after "
+                f"{END_TO_END_LIMIT_S:.0f} s: see the logs in {self._options.run_folder}"
+            ) from None
+        self._progress.ready("mesh", f"serves {', '.join(models)}")
+        return models
+
+    def _add(self, child: Child, address: str, metrics_address: str, metrics_path: str) -> None:
+        self._progress.ready(child.plan.name, address)
+        self._processes.append(
+            ProcessNotice(
+                name=child.plan.name,
+                job=child.plan.job,
+                process_id=child.process.pid,
+                address=address,
+                metrics_address=metrics_address,
+                metrics_path=metrics_path,
+                log_file=str(child.plan.log_file),
+            )
+        )

@@ -1,0 +1,118 @@
+"""How commands reach a mesh that runs: addresses, channels, and one clear line when it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
+
+import grpc
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from services.cli import notice
+from services.mesh import status
+from services.mesh.channels import CHANNEL_OPTIONS
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_CONTROLLER = "127.0.0.1:21001"
+CALL_LIMIT_S = 30.0
+HTTPS_PORT = 443
+HTTP_PORT = 80
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TOKENMESH_URL",
+        help="Where the mesh is, such as http://127.0.0.1:8000. Default: the mesh that was started "
+        f"last below this folder, else {DEFAULT_URL}.",
+        show_default=False,
+    ),
+]
+Controller = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TOKENMESH_CONTROLLER",
+        metavar="HOST:PORT",
+        help="The controller's address. Default: that of the mesh that was started last below this "
+        f"folder, else {DEFAULT_CONTROLLER}.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def fail(message: str, exit_code: int = 1) -> NoReturn:
+    """Prints one line to standard error and ends the command."""
+    print(f"tokenmesh: {message}", file=sys.stderr)
+    raise typer.Exit(exit_code)
+
+
+def mesh_url(url: str | None) -> str:
+    """The URL that was given, else that of the newest mesh running here, else the default."""
+    if url is not None:
+        return url
+    newest = next(notice.running_meshes(Path.cwd()), None)
+    return DEFAULT_URL if newest is None else newest.base_url
+
+
+def controller_address(controller: str | None) -> str:
+    """The address that was given, else that of the newest mesh here, else the default."""
+    if controller is not None:
+        return controller
+    newest = next(notice.running_meshes(Path.cwd()), None)
+    return DEFAULT_CONTROLLER if newest is None else newest.addresses("controller")[0]
+
+
+@contextmanager
+def open_url(url: str) -> Iterator[grpc.Channel]:
+    """A channel to the gRPC services behind a URL or a bare "host:port".
+
+    A call on it that fails ends the command with one line.
+    """
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    try:
+        port = parts.port or (HTTPS_PORT if parts.scheme == "https" else HTTP_PORT)
+    except ValueError:
+        port = None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
+        fail(f"{url!r} is no address: give one such as {DEFAULT_URL}", exit_code=2)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    address = f"{host}:{port}"
+    channel = (
+        grpc.secure_channel(address, grpc.ssl_channel_credentials(), options=CHANNEL_OPTIONS)
+        if parts.scheme == "https"
+        else grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    )
+    with channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            fail(describe(error, address))
+
+
+def describe(error: grpc.RpcError, address: str) -> str:
+    """What went wrong with a call, in one line."""
+    failure = status.from_rpc_error(error)
+    message = " ".join(failure.message.split())
+    if isinstance(error, grpc.Call) and "failed to connect to all addresses" in message:
+        return (
+            f"nobody answers at {address}: start a mesh with 'tokenmesh up', "
+            "or say where one is (see --help)"
+        )
+    if failure.code == "UNIMPLEMENTED":
+        return f"{address} does not offer this: {message}"
+    return message
+
+
+def print_json(messages: Mapping[str, list[Message]]) -> None:
+    """Prints protobuf messages as JSON, with the field names of the protos."""
+    as_dict: Callable[[Message], object] = lambda message: json_format.MessageToDict(  # noqa: E731
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    print(json.dumps({name: list(map(as_dict, each)) for name, each in messages.items()}, indent=2))

@@ -1,0 +1,150 @@
+"""What a local mesh consists of: its processes, their command lines and their places on disk.
+
+Nothing here starts anything. Ports are all free ports, chosen by the processes themselves: what a
+process needs to know of another is an argument of the function that plans it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+# The first start of a worker may download weights from a hub.
+WORKER_START_LIMIT_S = 3600.0
+START_LIMIT_S = 60.0
+
+# Together below the 10 s in which a mesh has to end: gateways and workers stop at the same time.
+ENVOY_STOP_LIMIT_S = 1.5
+SERVICE_STOP_LIMIT_S = 4.5
+CONTROLLER_STOP_LIMIT_S = 2.0
+
+
+@dataclass(frozen=True)
+class MeshOptions:
+    """What the user chose. `host` and `port` are Envoy's; all else listens on loopback only."""
+
+    run_folder: Path
+    host: str
+    port: int
+    model: str | None
+    model_name: str | None
+    engine: str
+    device: str
+    workers: int
+    gateways: int
+    threads_per_worker: int
+    routing_policy: str | None = None
+    log_level: str = "info"
+    worker_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProcessPlan:
+    """One process: how to start it, how long to wait for it, and where it writes."""
+
+    name: str
+    """Unique in the mesh, such as "worker-1"."""
+    job: str
+    """What it is for Prometheus: controller, worker, gateway or envoy."""
+    command: tuple[str, ...]
+    ready_file: Path | None
+    """Written by the process once it can be used; None for Envoy, which is asked."""
+    log_file: Path
+    start_limit_s: float
+    stop_limit_s: float
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_per_worker(cores: int, workers: int) -> int:
+    """Threads for each worker's engine, so that all workers together use each core once."""
+    return max(1, cores // workers)
+
+
+def _service(
+    options: MeshOptions,
+    job: str,
+    name: str,
+    arguments: Sequence[str],
+    *,
+    start_limit_s: float = START_LIMIT_S,
+    stop_limit_s: float = SERVICE_STOP_LIMIT_S,
+) -> ProcessPlan:
+    """A process of one of our services, with the options that all of them have."""
+    ready_file = options.run_folder / f"{name}.ready.json"
+    return ProcessPlan(
+        name=name,
+        job=job,
+        command=(
+            # -P: a folder named "services" where the command runs must not hide ours.
+            *(sys.executable, "-P", "-m", f"services.{job}"),
+            *("--host", LOOPBACK, "--port", "0", "--metrics-port", "0"),
+            *("--ready-file", str(ready_file)),
+            *("--log-level", options.log_level, "--log-format", "console"),
+            *arguments,
+        ),
+        ready_file=ready_file,
+        log_file=options.run_folder / f"{name}.log",
+        start_limit_s=start_limit_s,
+        stop_limit_s=stop_limit_s,
+    )
+
+
+def controller(options: MeshOptions) -> ProcessPlan:
+    """The controller."""
+    return _service(options, "controller", "controller", (), stop_limit_s=CONTROLLER_STOP_LIMIT_S)
+
+
+def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
+    """The workers, which attach to the controller."""
+    model = (
+        *(("--model", options.model) if options.model else ()),
+        *(("--model-name", options.model_name) if options.model_name else ()),
+    )
+    return [
+        _service(
+            options,
+            "worker",
+            name,
+            (
+                *("--controller", controller_address, "--worker-id", name),
+                *("--engine", options.engine, *model, "--device", options.device),
+                *("--threads", str(options.threads_per_worker)),
+                *options.worker_options,
+            ),
+            start_limit_s=WORKER_START_LIMIT_S,
+        )
+        for name in (f"worker-{number}" for number in range(1, options.workers + 1))
+    ]
+
+
+def gateways(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
+    """The gateways, which watch the controller."""
+    policy = ("--routing-policy", options.routing_policy) if options.routing_policy else ()
+    return [
+        _service(options, "gateway", name, ("--controller", controller_address, *policy))
+        for name in (f"gateway-{number}" for number in range(1, options.gateways + 1))
+    ]
+
+
+def envoy(options: MeshOptions, command: Sequence[str]) -> ProcessPlan:
+    """Envoy, which `command` runs."""
+    return ProcessPlan(
+        name="envoy",
+        job="envoy",
+        command=tuple(command),
+        ready_file=None,
+        log_file=options.run_folder / "envoy.log",
+        start_limit_s=START_LIMIT_S,
+        stop_limit_s=ENVOY_STOP_LIMIT_S,
+    )

@@ -1,0 +1,107 @@
+"""What would keep a mesh from starting and can be seen at once, before anything is started."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import re
+import socket
+from pathlib import Path
+from typing import IO
+
+from services.mesh.errors import StartError
+from services.worker.engines import ENGINES
+from services.worker.engines.settings import DEVICES
+
+DEFAULT_ENGINE = "transformers"
+DEMO_MODEL_NAME = "tokenmesh-demo"
+DEMO_MODEL = Path(__file__).resolve().parents[2] / "examples" / "demo_model" / "model"
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_DEVICE = re.compile(r"(?P<kind>[a-z]+)(:\d+)?")
+
+
+def claim_port(host: str, port: int) -> int:
+    """The port, if nobody listens on it; for port 0 one that is free just now.
+
+    Raises:
+        StartError: the port is taken, or the host is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            return int(listener.getsockname()[1])
+    except socket.gaierror as error:
+        raise StartError(f"--host {host}: {error.strerror}") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"port {port} is taken: choose another with --port") from error
+        if error.errno == errno.EACCES:
+            raise StartError(
+                f"port {port} needs more rights: choose one over 1023 with --port"
+            ) from error
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def claim_run_folder(folder: Path) -> IO[bytes]:
+    """Makes the folder and locks it for as long as the returned file stays open.
+
+    Raises:
+        StartError: it cannot be made, or another mesh uses it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("wb")
+    except OSError as error:
+        raise StartError(f"run folder {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StartError(f"another mesh runs in {folder}: choose another --run-dir") from None
+    return lock
+
+
+def check_engine(engine: str) -> None:
+    """Raises StartError for an engine that does not exist."""
+    if engine not in ENGINES:
+        raise StartError(f"unknown engine {engine!r}: choose from {', '.join(ENGINES)}")
+
+
+def check_device(device: str) -> None:
+    """Raises StartError for a device of a kind that no engine knows.
+
+    Whether this machine has the device, the worker finds out.
+    """
+    match = _DEVICE.fullmatch(device)
+    if match is None or match["kind"] not in DEVICES:
+        raise StartError(
+            f"unknown device {device!r}: choose from {', '.join(DEVICES)}, "
+            "with an index where there are several, such as cuda:1"
+        )
+
+
+def resolve_model(model: str | None) -> str:
+    """A folder as an absolute path, a hub id as it is, the demo model for None.
+
+    Raises:
+        StartError: there is no such folder, or it holds no checkpoint.
+    """
+    if model is None:
+        if not DEMO_MODEL.is_dir():
+            raise StartError(f"the demo model is not at {DEMO_MODEL}: choose one with --model")
+        return str(DEMO_MODEL)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise StartError(f"model folder {model} holds no checkpoint: it has no config.json")
+        return str(folder.resolve())
+    if folder.exists():
+        raise StartError(f"model {model} is a file: give the folder of the checkpoint")
+    if _HUB_ID.fullmatch(model) is None or model.startswith("."):
+        raise StartError(f"model folder {model} does not exist")
+    return model

@@ -1,0 +1,159 @@
+"""`tokenmesh up`: a whole mesh on this machine, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from services.cli import notice, plan, preflight
+from services.mesh.errors import StartError
+from services.mesh.logs import Level
+from services.mesh.process import EXIT_CANNOT_START
+
+DEFAULT_PORT = 8000
+
+
+def up(
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A folder with a checkpoint, or a Hugging Face hub id, which is downloaded. "
+            "Default: the demo model.",
+            show_default=False,
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            help="The name that clients ask for. Default: the folder's name or the hub id.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, mps, xpu or npu, with an index where there are several: cuda:1. "
+            "auto takes an accelerator where there is one."
+        ),
+    ] = "auto",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="REST, gRPC and gRPC-Web, all on this one. 0 takes a free port."
+        ),
+    ] = DEFAULT_PORT,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Each loads the model once more, and they share the CPU's cores.",
+        ),
+    ] = 1,
+    host: Annotated[
+        str,
+        typer.Option(help="Where clients connect; 0.0.0.0 lets other machines in."),
+    ] = "127.0.0.1",
+    engine: Annotated[
+        str,
+        typer.Option(help="What computes the tokens; scripted needs no model, for tests."),
+    ] = "transformers",
+    routing_policy: Annotated[
+        str | None,
+        typer.Option(
+            help="How gateways choose a worker; see tokenmesh gateway --help.", show_default=False
+        ),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--run-dir",
+            "--log-dir",
+            help=f"Where logs and addresses are written. Default: {notice.RUNS_FOLDER}/PORT.",
+            show_default=False,
+        ),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Written, as JSON, once the mesh is ready: its addresses and processes.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the logs of all processes as they come.")
+    ] = False,
+    log_level: Annotated[
+        Level, typer.Option(help="How much the processes write to their logs.")
+    ] = "info",
+    worker_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- [WORKER OPTIONS]",
+            help="After two dashes: options for every worker; see tokenmesh worker --help.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Starts a whole mesh on this machine: controller, workers, gateway and Envoy.
+
+    Says when it is ready and where. Ctrl-C ends it all. If one part dies, its log is shown and the
+    rest ends too.
+
+    [bold]Examples[/]
+
+      tokenmesh up                                           the demo model at port 8000
+
+      tokenmesh up --model Qwen/Qwen3-0.6B --workers 2       from the hub, twice
+
+      tokenmesh up --model ./checkpoint --device cuda:1 --port 9000
+
+      tokenmesh up -- --max-running 8                        with an option for its workers
+    """
+    try:
+        preflight.check_engine(engine)
+        preflight.check_device(device)
+        if worker_options and not worker_options[0].startswith("-"):
+            raise StartError(
+                f"unexpected argument {worker_options[0]!r}: only worker options follow, after --"
+            )
+        is_demo = model is None and engine == preflight.DEFAULT_ENGINE
+        name = model_name or (preflight.DEMO_MODEL_NAME if is_demo else None)
+        checkpoint = preflight.resolve_model(model) if engine == preflight.DEFAULT_ENGINE else model
+        claimed_port = preflight.claim_port(host, port)
+        run_folder = (run_dir or Path(notice.RUNS_FOLDER, str(claimed_port))).absolute()
+        lock = preflight.claim_run_folder(run_folder)
+    except StartError as error:
+        print(f"tokenmesh: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_CANNOT_START) from None
+
+    options = plan.MeshOptions(
+        run_folder=run_folder,
+        host=host,
+        port=claimed_port,
+        model=checkpoint,
+        model_name=name,
+        engine=engine,
+        device=device,
+        workers=workers,
+        gateways=1,
+        threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers),
+        routing_policy=routing_policy,
+        log_level=log_level,
+        worker_options=tuple(worker_options or ()),
+    )
+    # Not before what can go wrong at once has been looked for.
+    from services.cli import mesh_life
+
+    console = Console(soft_wrap=True)
+    with lock:
+        exit_code = asyncio.run(
+            mesh_life.run(options, console, ready_file=ready_file, verbose=verbose)
+        )
+    raise typer.Exit(exit_code)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from services.cli import plan
+
+OPTIONS = plan.MeshOptions(
+    run_folder=Path("/run/mesh"),
+    host="127.0.0.1",
+    port=8000,
+    model="/models/small",
+    model_name="small",
+    engine="transformers",
+    device="cpu",
+    workers=2,
+    gateways=1,
+    threads_per_worker=3,
+)
+CONTROLLER = "127.0.0.1:4711"
+
+
+def value_of(process: plan.ProcessPlan, option: str) -> str:
+    return process.command[process.command.index(option) + 1]
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (2, 4, 1), (1, 1, 1)]
+)
+def test_workers_share_the_cores(cores: int, workers: int, threads: int) -> None:
+    assert plan.threads_per_worker(cores, workers) == threads
+
+
+def test_each_service_takes_free_ports_and_announces_itself_in_the_run_folder() -> None:
+    services = [
+        plan.controller(OPTIONS),
+        *plan.workers(OPTIONS, CONTROLLER),
+        *plan.gateways(OPTIONS, CONTROLLER),
+    ]
+    assert [service.name for service in services] == [
+        "controller",
+        "worker-1",
+        "worker-2",
+        "gateway-1",
+    ]
+    for service in services:
+        assert value_of(service, "--port") == "0"
+        assert value_of(service, "--metrics-port") == "0"
+        assert value_of(service, "--ready-file") == str(service.ready_file)
+        assert service.ready_file is not None
+        assert {service.ready_file.parent, service.log_file.parent} == {OPTIONS.run_folder}
+
+
+def test_services_listen_on_loopback_wherever_clients_connect() -> None:
+    options = dataclasses.replace(OPTIONS, host="0.0.0.0")
+    for service in (plan.controller(options), *plan.workers(options, CONTROLLER)):
+        assert value_of(service, "--host") == "127.0.0.1"
+
+
+def test_workers_and_gateways_know_the_controller() -> None:
+    for service in (*plan.workers(OPTIONS, CONTROLLER), *plan.gateways(OPTIONS, CONTROLLER)):
+        assert value_of(service, "--controller") == CONTROLLER
+
+
+def test_workers_get_what_the_user_chose() -> None:
+    options = dataclasses.replace(OPTIONS, worker_options=("--max-running", "8"))
+    for worker in plan.workers(options, CONTROLLER):
+        assert value_of(worker, "--model") == "/models/small"
+        assert value_of(worker, "--model-name") == "small"
+        assert value_of(worker, "--device") == "cpu"
+        assert value_of(worker, "--threads") == "3"
+        assert worker.command[-2:] == ("--max-running", "8")
+
+
+def test_what_was_not_chosen_is_left_to_the_services() -> None:
+    options = dataclasses.replace(OPTIONS, model=None, model_name=None, routing_policy=None)
+    (worker, _), (gateway,) = plan.workers(options, CONTROLLER), plan.gateways(options, CONTROLLER)
+    assert not {"--model", "--model-name"} & set(worker.command)
+    assert "--routing-policy" not in gateway.command
+
+
+def test_a_mesh_ends_within_ten_seconds_even_if_every_process_has_to_be_killed() -> None:
+    stages = (
+        plan.envoy(OPTIONS, ["envoy"]),
+        plan.workers(OPTIONS, CONTROLLER)[0],
+        plan.controller(OPTIONS),
+    )
+    assert sum(stage.stop_limit_s for stage in stages) < 10
