@@ -9,6 +9,7 @@ from services.controller.keeper import LeaseKeeper
 from services.controller.registry import Worker, WorkerState
 from services.controller.settings import ControllerSettings
 from services.controller.translation import COMPLETENESS, served_models, worker_message
+from services.controller.validation import MAX_MODEL_NAME_CHARACTERS
 from services.mesh.errors import InvalidRequestError, ModelNotFoundError, WorkerNotFoundError
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc, endpoint_pb2, registry_pb2
 
@@ -139,3 +140,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 def _require(field: str, given: str) -> None:
     if not given:
         raise InvalidRequestError(f"{field} is empty; it is required", field=field)
+    if len(given) > MAX_MODEL_NAME_CHARACTERS:
+        raise InvalidRequestError(
+            f"{field} has {len(given)} characters; at most {MAX_MODEL_NAME_CHARACTERS} are allowed",
+            field=field,
+        )

@@ -11,37 +11,53 @@ import structlog
 from google.protobuf import duration_pb2
 
 from services.controller.attachment import AttachStream
-from services.controller.dialling import Dialled, dial
-from services.controller.hello import (
+from services.controller.dialling import dial
+from services.controller.keeper import LeaseKeeper
+from services.controller.leases import Grant, Lease
+from services.controller.metrics import ControllerMetrics
+from services.controller.probing import Prober
+from services.controller.settings import ControllerSettings
+from services.controller.streams import hold, stopping
+from services.controller.suspicion import Dialled
+from services.controller.translation import ATTACHMENTS
+from services.controller.validation import (
     read_cached_prefixes,
     read_hello,
     read_load,
     read_models,
     read_state,
 )
-from services.controller.keeper import LeaseKeeper
-from services.controller.leases import Grant, Lease
-from services.controller.metrics import ControllerMetrics
-from services.controller.settings import ControllerSettings
-from services.controller.streams import hold, stopping
-from services.controller.translation import ATTACHMENTS
 from services.mesh import status
-from services.mesh.errors import DeadlineError, InvalidRequestError, MeshError, ProtocolError
+from services.mesh.errors import (
+    DeadlineError,
+    ExhaustedError,
+    InvalidRequestError,
+    MeshError,
+    ProtocolError,
+    UnavailableError,
+)
 from tokenmesh.controller.v1 import registry_pb2, registry_pb2_grpc
 
 log = structlog.get_logger()
 
 MAX_REASON_CHARACTERS = 256
+# While a worker attaches anew, its broken stream may not have ended yet.
+STREAMS_PER_WORKER = 2
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """Where workers register."""
 
     def __init__(
-        self, settings: ControllerSettings, keeper: LeaseKeeper, metrics: ControllerMetrics
+        self,
+        settings: ControllerSettings,
+        keeper: LeaseKeeper,
+        prober: Prober,
+        metrics: ControllerMetrics,
     ) -> None:
         self._settings = settings
         self._keeper = keeper
+        self._prober = prober
         self._metrics = metrics
         self._open: set[AttachStream] = set()
         self._dials = asyncio.Semaphore(settings.max_dials)
@@ -53,13 +69,21 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         """Holds one worker's lease. What it answers is written by `hold`."""
         if self._stopping:
             raise stopping()
+        if len(self._open) >= STREAMS_PER_WORKER * self._settings.max_workers:
+            raise ExhaustedError(
+                f"{len(self._open)} Attach streams are open, which is the most that this "
+                "controller takes; raise --max-workers",
+                reason="WORKERS_EXHAUSTED",
+            )
         stream = AttachStream()
         self._open.add(stream)
         try:
             await hold(context, stream.outgoing, self._read(stream, request_iterator))
         finally:
             self._open.discard(stream)
-            self._keeper.detach(stream)
+            lease = self._keeper.detach(stream)
+            if lease is not None and not self._stopping:
+                self._prober.suspect(lease.worker_id, lease.incarnation, "its stream broke")
         return
         yield
 
@@ -119,8 +143,19 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     async def _check_address(self, address: str) -> None:
         limit_s = self._settings.dial_limit_s
-        async with self._dials:
+        try:
+            async with asyncio.timeout(self._settings.first_frame_limit_s):
+                await self._dials.acquire()
+        except TimeoutError:
+            raise UnavailableError(
+                "too many workers attach at once; try again",
+                reason="DIALS_EXHAUSTED",
+                retry_after_s=limit_s,
+            ) from None
+        try:
             dialled = await dial(address, limit_s)
+        finally:
+            self._dials.release()
         if dialled is not Dialled.ANSWERED:
             how = "refused" if dialled is Dialled.REFUSED else f"unanswered for {limit_s:g} s"
             raise ProtocolError(
@@ -159,7 +194,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             )
         if frame.lease_id != lease.lease_id:
             raise ProtocolError(
-                f"lease_id is {frame.lease_id!r}; this stream holds {lease.lease_id!r}",
+                f"lease_id is not that of this stream, which is {lease.lease_id!r}",
                 reason="LEASE_MISMATCH",
                 field="lease_id",
             )

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.controller.suspicion import Dialled
 from services.mesh.channels import open_channel
 
 _ANSWERED = (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
-
-
-class Dialled(Enum):
-    """What became of a dial."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    """Nobody listens there, the name is unknown, or what listens speaks no gRPC."""
-    SILENT = "silent"
-    """No answer within the limit."""
 
 
 async def dial(address: str, limit_s: float) -> Dialled:

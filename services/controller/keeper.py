@@ -16,7 +16,7 @@ from services.controller.leases import Attachment, Grant, Lease
 from services.controller.membership import Membership
 from services.controller.metrics import ControllerMetrics
 from services.controller.registry import Load, Model, Registry, Worker, WorkerState
-from services.mesh.errors import MeshError, WorkerLostError, WorkerNotFoundError
+from services.mesh.errors import WorkerLostError, WorkerNotFoundError
 
 log = structlog.get_logger()
 
@@ -139,15 +139,23 @@ class LeaseKeeper:
             )
         return lease, stream
 
+    def lease_of(self, worker_id: str) -> Lease | None:
+        """The lease of a worker."""
+        return self._membership.leases.of_worker(worker_id)
+
+    def is_attached(self, lease: Lease) -> bool:
+        """Whether the stream that holds the lease is open."""
+        return lease.lease_id in self._holding
+
+    def expire_early(self, lease: Lease) -> None:
+        """Ends the lease of a worker that was found dead."""
+        self._membership.expire_early(lease.lease_id)
+        self._expired(lease)
+
     def expire_due(self) -> None:
         """Ends the leases whose TTL has passed."""
         for lease in self._membership.expire_due(self._clock.now_s()):
             self._expired(lease)
-
-    def close_all(self, error: MeshError) -> None:
-        """Ends every stream that holds a lease."""
-        for stream in tuple(self._holding.values()):
-            stream.close(error)
 
     async def run(self) -> None:
         """Expires leases until cancelled."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -17,6 +18,7 @@ from services.controller.clock import LeaseClock
 from services.controller.keeper import LeaseKeeper
 from services.controller.membership import Membership
 from services.controller.metrics import ControllerMetrics
+from services.controller.probing import Prober
 from services.controller.settings import ControllerSettings
 from services.controller.watch import EndpointServicer
 from services.mesh.metrics import MetricsServer
@@ -42,6 +44,8 @@ class RunningController:
 
     address: str
     metrics_address: str
+    background: asyncio.Task[None]
+    """Ends only by a bug, which it raises."""
 
 
 @asynccontextmanager
@@ -61,8 +65,10 @@ async def running(
             settings.lease_terms(), started_at_s=clock.now_s(), max_workers=settings.max_workers
         )
         keeper = LeaseKeeper(membership, clock, metrics)
-        workers = RegistryServicer(settings, keeper, metrics)
-        gateways = EndpointServicer(settings, keeper.registry, metrics, uuid.uuid4().hex)
+        prober = Prober(settings, keeper, clock)
+        incarnation = uuid.uuid4().hex
+        workers = RegistryServicer(settings, keeper, prober, metrics)
+        gateways = EndpointServicer(settings, keeper.registry, prober, metrics, incarnation)
         server = MeshServer(settings.host, settings.port)
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(workers, server.grpc)
         endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(gateways, server.grpc)
@@ -70,16 +76,16 @@ async def running(
             AdminServicer(settings, keeper), server.grpc
         )
         await server.start(SERVICE_NAMES)
+        background = asyncio.create_task(_run_together(keeper.run(), prober.run()))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                keeping = tasks.create_task(keeper.run())
-                yield RunningController(server.address, metrics_server.address)
-                keeping.cancel()
+            yield RunningController(server.address, metrics_server.address, background)
         finally:
             await server.drain()
             workers.stop()
             gateways.stop()
             await server.stop(STOP_GRACE_S)
+            background.cancel()
+            await asyncio.wait([background])
     finally:
         metrics_server.stop()
 
@@ -92,4 +98,14 @@ async def serve(settings: ControllerSettings, stop: asyncio.Event) -> None:
     """
     async with running(settings) as controller:
         announce_ready(settings.ready_file, SERVICE, controller.address, controller.metrics_address)
-        await stop.wait()
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, controller.background], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+    if not controller.background.cancelled():
+        await controller.background
+
+
+async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for part in parts:
+            tasks.create_task(part)

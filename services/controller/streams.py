@@ -7,7 +7,7 @@ side it comes from, is what the peer sees.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -29,6 +29,11 @@ def stopping() -> UnavailableError:
         reason="CONTROLLER_STOPPING",
         retry_after_s=0.1,
     )
+
+
+def stream_unread() -> ExhaustedError:
+    """What a stream ends with when its peer does not read."""
+    return ExhaustedError("what is sent on this stream is not read", reason="STREAM_UNREAD")
 
 
 class Ending:
@@ -68,7 +73,7 @@ class FrameQueue(Generic[Frame]):
     def put(self, frame: Frame) -> None:
         """Queues a frame. Drops it when the stream has ended or ends by it."""
         if len(self._frames) >= self._limit:
-            self.ending.close(_does_not_read())
+            self.ending.close(stream_unread())
             return
         self._frames.append(frame)
         self.ending.changed.set()
@@ -90,11 +95,13 @@ async def hold(
     context: grpc.aio.ServicerContext[Any, Frame_co],
     outgoing: Outgoing[Frame_co],
     reading: Coroutine[Any, Any, None],
+    *,
+    unread: Callable[[], MeshError] = stream_unread,
 ) -> None:
     """Reads and writes until the stream ends.
 
     `reading` ends the stream by raising a MeshError, or by closing `outgoing`; returning leaves the
-    other direction open.
+    other direction open. A peer that reads nothing for WRITE_LIMIT_S is sent away with `unread()`.
 
     Raises:
         MeshError: what the stream ended with, unless it was OK.
@@ -114,11 +121,7 @@ async def hold(
                 async with asyncio.timeout(WRITE_LIMIT_S):
                     await context.write(frame)
             except TimeoutError:
-                ending.close(_does_not_read())
+                ending.close(unread())
         reader.cancel()
     if ending.error is not None:
         raise ending.error
-
-
-def _does_not_read() -> ExhaustedError:
-    return ExhaustedError("what is sent on this stream is not read", reason="STREAM_NOT_READ")

@@ -9,12 +9,14 @@ from typing import Any
 import structlog
 
 from services.controller.deltas import PendingChanges
-from services.controller.hello import check_id, check_protocol_version
 from services.controller.metrics import ControllerMetrics
+from services.controller.probing import Prober
 from services.controller.registry import Change, Registry, Snapshot
 from services.controller.settings import ControllerSettings
 from services.controller.streams import Ending, hold, stopping
 from services.controller.translation import delta_message, snapshot_message
+from services.controller.validation import check_id, check_protocol_version
+from services.mesh import status
 from services.mesh.errors import (
     DeadlineError,
     ExhaustedError,
@@ -69,13 +71,7 @@ class WatchStream:
         self._pending.add(change)
         if self._pending.lagged:
             self._registry.unwatch(self)
-            self.ending.close(
-                ExhaustedError(
-                    f"more than {self._pending.limit} changes wait to be read; watch again for a "
-                    "new snapshot",
-                    reason="WATCH_LAGGED",
-                )
-            )
+            self.ending.close(_lagged())
         self.ending.changed.set()
 
 
@@ -86,11 +82,13 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         self,
         settings: ControllerSettings,
         registry: Registry,
+        prober: Prober,
         metrics: ControllerMetrics,
         incarnation: str,
     ) -> None:
         self._settings = settings
         self._registry = registry
+        self._prober = prober
         self._metrics = metrics
         self._incarnation = incarnation
         self._open: set[WatchStream] = set()
@@ -112,7 +110,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
         self._open.add(stream)
         self._metrics.set_watchers(len(self._open))
         try:
-            await hold(context, stream, self._read(stream, request_iterator))
+            await hold(context, stream, self._read(stream, request_iterator), unread=_lagged)
         finally:
             stream.close()
             self._open.discard(stream)
@@ -153,8 +151,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
     def _take(self, frame: endpoint_pb2.WatchRequest, gateway_id: str) -> None:
         match frame.WhichOneof("frame"):
             case "failure_report":
-                report = frame.failure_report
-                log.warning("failure reported", gateway_id=gateway_id, worker_id=report.worker_id)
+                self._take_report(frame.failure_report, gateway_id)
             case "subscribe":
                 raise ProtocolError(
                     "a second Subscribe came; a stream has one", reason="SUBSCRIBE_REPEATED"
@@ -165,3 +162,18 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
                     reason="FRAME_EMPTY",
                     field="frame",
                 )
+
+    def _take_report(self, report: endpoint_pb2.FailureReport, gateway_id: str) -> None:
+        check_id("failure_report.worker_id", report.worker_id)
+        check_id("failure_report.incarnation", report.incarnation)
+        error = status.from_status(report.status)
+        self._metrics.failure_report(error.reason)
+        why = f"gateway {gateway_id} reported {error.reason}"
+        self._prober.suspect(report.worker_id, report.incarnation, why)
+
+
+def _lagged() -> ExhaustedError:
+    return ExhaustedError(
+        "deltas are read more slowly than they come; watch again for a new snapshot",
+        reason="WATCH_LAGGED",
+    )

@@ -1,4 +1,6 @@
-"""Reads what workers send, refuses what is malformed, and bounds what is kept.
+"""Reads what peers send, refuses what is malformed, and bounds what is kept.
+
+A malformed frame has a reason of its own: HELLO_MALFORMED, HEARTBEAT_MALFORMED and so on.
 
 Everything a worker names is kept for as long as its lease lives and goes to every gateway. So each
 part has a limit, generous for what is meant and small against a controller's memory.
@@ -38,7 +40,8 @@ _STATES = {
 
 
 def _malformed(field: str, wrong: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{field} {wrong}", reason="HELLO_MALFORMED", field=field)
+    frame = field.partition(".")[0]
+    return InvalidRequestError(f"{field} {wrong}", reason=f"{frame.upper()}_MALFORMED", field=field)
 
 
 def check_protocol_version(version: int) -> None:
