@@ -15,13 +15,15 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TOOL_NAME_RULE = "must be 1 to 64 letters, digits, underscores or dashes"
 
 
-def check(prompt: chat_pb2.ChatPrompt, field: str = "prompt") -> None:
-    """Checks all that can be known without the model.
+def check(
+    prompt: chat_pb2.ChatPrompt, field: str = "prompt", *, may_be_empty: bool = False
+) -> None:
+    """Checks all that can be known without the model. `field` is its path.
 
     Raises:
         InvalidRequestError: names the field below `field`, what was wrong, and what is allowed.
     """
-    if not prompt.messages:
+    if not prompt.messages and not may_be_empty:
         raise _invalid(f"{field}.messages", "must hold at least one message")
     if len(prompt.messages) > MAX_MESSAGES:
         raise _invalid(

@@ -74,7 +74,7 @@ class Directory:
         self._forget_after_s = forget_after_s
         self._views: dict[str, ControllerView] = {}
         self._workers: dict[str, Worker] = {}
-        self._serving_ids: dict[str, dict[str, Model]] = {}
+        self._holders: dict[str, dict[str, Model]] = {}
         self._gone_at_s: dict[str, float] = {}
         self._retired_at_s: dict[WorkerKey, float] = {}
         self._was_complete = False
@@ -140,6 +140,14 @@ class Directory:
                 by_name[model.name] = (known, count + (not worker.draining))
         return [ServedModel(*by_name[name]) for name in sorted(by_name)]
 
+    def find(self, name: str) -> ServedModel | None:
+        """The model that a name stands for, whether or not its workers drain; None for none."""
+        holders = self._holders.get(name)
+        if not holders:
+            return None
+        model = min(holders.values(), key=lambda model: (_rank(name, model), model.name))
+        return next(served for served in self.models() if served.model.name == model.name)
+
     def resolve(self, name: str) -> Resolution:
         """What a model's, adapter's or alias's name stands for, and who takes requests for it.
 
@@ -151,7 +159,7 @@ class Directory:
             NoWorkerError: it is known, but no worker takes requests for it just now; or no
                 controller has told yet what there is.
         """
-        holders = self._serving_ids.get(name)
+        holders = self._holders.get(name)
         if not holders:
             raise self._missing(name)
         serving = [
@@ -232,14 +240,14 @@ class Directory:
         if models_before == models:
             return
         for name in {name for model in models_before for name in names_of(model)}:
-            holders = self._serving_ids[name]
+            holders = self._holders[name]
             holders.pop(worker_id, None)
             if not holders:
-                del self._serving_ids[name]
+                del self._holders[name]
                 self._gone_at_s[name] = self._clock_s()
         for model in models:
             for name in names_of(model):
-                holders = self._serving_ids.setdefault(name, {})
+                holders = self._holders.setdefault(name, {})
                 held = holders.get(worker_id)
                 if held is None or _rank(name, model) < _rank(name, held):
                     holders[worker_id] = model

@@ -1,0 +1,7 @@
+"""`python -m services.gateway`."""
+
+import typer
+
+from services.gateway.command import gateway
+
+typer.run(gateway)

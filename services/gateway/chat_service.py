@@ -1,0 +1,47 @@
+"""ChatService: a conversation answered once, or held for as long as a stream lives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from services.gateway import validation
+from services.gateway.converse import Converse
+from services.gateway.deadlines import time_left_s
+from services.gateway.relay import Relay
+from services.gateway.responses import responses
+from services.mesh.interceptors import current_request_id
+from tokenmesh.gateway.v1 import chat_pb2, chat_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
+    """Answers conversations."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def Chat(
+        self, request: chat_pb2.ChatRequest, context: Context
+    ) -> AsyncIterator[chat_pb2.ChatResponse]:
+        """Answers one conversation."""
+        start = validation.chat_start(request, current_request_id())
+        async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+            async for response in responses(generation, chat_pb2.ChatResponse):
+                yield response
+
+    async def Converse(
+        self, requests: AsyncIterator[chat_pb2.ConverseRequest], context: Context
+    ) -> AsyncIterator[chat_pb2.ConverseResponse]:
+        """Holds a conversation."""
+        held = Converse(
+            self._relay,
+            requests,
+            request_id=current_request_id(),
+            time_left_s=lambda: time_left_s(context),
+        )
+        async for response in held.responses():
+            yield response

@@ -1,0 +1,33 @@
+"""CompletionService: plain text completion."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from services.gateway import validation
+from services.gateway.deadlines import time_left_s
+from services.gateway.relay import Relay
+from services.gateway.responses import responses
+from services.mesh.interceptors import current_request_id
+from tokenmesh.gateway.v1 import completion_pb2, completion_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
+    """Continues texts."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    async def Complete(
+        self, request: completion_pb2.CompleteRequest, context: Context
+    ) -> AsyncIterator[completion_pb2.CompleteResponse]:
+        """Continues one prompt."""
+        start = validation.completion_start(request, current_request_id())
+        async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+            async for response in responses(generation, completion_pb2.CompleteResponse):
+                yield response

@@ -1,0 +1,189 @@
+"""The gateway as a process sees it: startup, serve, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from services.gateway.admission import Admission
+from services.gateway.chat_service import ChatServicer
+from services.gateway.completion_service import CompletionServicer
+from services.gateway.directory import Directory
+from services.gateway.dispatch import Dispatch
+from services.gateway.embedding_service import EmbeddingServicer
+from services.gateway.forwarding import Forwarding
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.model_service import ModelServicer
+from services.gateway.openai.services import add_openai_services
+from services.gateway.relay import Relay
+from services.gateway.routing import POLICIES
+from services.gateway.settings import GatewaySettings
+from services.gateway.watching import ControllerWatch
+from services.gateway.worker_link import WorkerLink
+from services.gateway.worker_links import WorkerLinks
+from services.mesh.errors import MeshError
+from services.mesh.metrics import MetricsServer
+from services.mesh.process import announce_ready
+from services.mesh.server import MeshServer
+from tokenmesh.gateway.v1 import (
+    chat_pb2_grpc,
+    completion_pb2_grpc,
+    embedding_pb2_grpc,
+    model_pb2_grpc,
+)
+
+log = structlog.get_logger()
+
+SERVICE = "gateway"
+SERVICE_NAMES = (
+    "tokenmesh.gateway.v1.ChatService",
+    "tokenmesh.gateway.v1.CompletionService",
+    "tokenmesh.gateway.v1.EmbeddingService",
+    "tokenmesh.gateway.v1.ModelService",
+)
+SWEEP_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class RunningGateway:
+    """A gateway that serves."""
+
+    address: str
+    metrics_address: str
+
+
+@asynccontextmanager
+async def running(
+    settings: GatewaySettings, metrics_registry: CollectorRegistry = REGISTRY
+) -> AsyncIterator[RunningGateway]:
+    """A gateway that serves for as long as the context is open.
+
+    Raises:
+        StartError: a port is taken.
+    """
+    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            mesh = _Mesh(settings, GatewayMetrics(metrics_registry), tasks)
+            watches = [tasks.create_task(watch.run()) for watch in mesh.watches]
+            sweep = tasks.create_task(mesh.sweep())
+            try:
+                await mesh.first_word(settings.first_watch_limit_s)
+                server = MeshServer(settings.host, settings.port, reuse_port=settings.reuse_port)
+                await server.start(_add_services(server, settings, mesh))
+                try:
+                    yield RunningGateway(server.address, metrics_server.address)
+                finally:
+                    await server.stop(settings.grace_period_s)
+            finally:
+                for task in (sweep, *watches):
+                    task.cancel()
+                mesh.links.close()
+    finally:
+        metrics_server.stop()
+
+
+async def serve(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set, then gives running requests the grace period.
+
+    Raises:
+        StartError: a port is taken.
+    """
+    async with running(settings) as gateway:
+        announce_ready(settings.ready_file, SERVICE, gateway.address, gateway.metrics_address)
+        await stop.wait()
+
+
+class _Mesh:
+    """What the gateway knows of the mesh, kept current."""
+
+    def __init__(
+        self, settings: GatewaySettings, metrics: GatewayMetrics, tasks: asyncio.TaskGroup
+    ) -> None:
+        self.metrics = metrics
+        self.directory = Directory(clock_s=time.monotonic, forget_after_s=settings.forget_after_s)
+        self.links = WorkerLinks(tasks, on_trip=self._report, tuning=settings.breaker)
+        self.watches = [
+            ControllerWatch(
+                address,
+                settings.gateway_id,
+                self.directory,
+                metrics,
+                on_change=self._follow,
+            )
+            for address in settings.controllers
+        ]
+        metrics.watch_workers(self._count)
+
+    async def first_word(self, limit_s: float) -> None:
+        """Waits until each controller was asked once, but no longer than `limit_s`."""
+        try:
+            async with asyncio.timeout(limit_s):
+                for watch in self.watches:
+                    await watch.attempted.wait()
+        except TimeoutError:
+            log.warning("serving before every controller has answered")
+
+    async def sweep(self) -> None:
+        """Drops what is stale, now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            self.directory.forget_stale()
+            self._follow()
+
+    def _follow(self) -> None:
+        self.links.follow(self.directory.workers())
+
+    def _report(self, link: WorkerLink, error: MeshError) -> None:
+        for watch in self.watches:
+            watch.report(link.worker_id, link.incarnation, error)
+
+    def _count(self, state: str) -> int:
+        states = [_state_of(link) for link in self.links]
+        return states.count(state)
+
+
+def _state_of(link: WorkerLink) -> str:
+    if link.is_broken:
+        return "broken"
+    return "draining" if link.is_draining else "serving"
+
+
+def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) -> tuple[str, ...]:
+    """Adds every service to the server. Returns their full names."""
+    random = Random()
+    dispatch = Dispatch(
+        mesh.directory,
+        mesh.links,
+        policy_name=settings.routing_policy,
+        make_policy=POLICIES[settings.routing_policy],
+        metrics=mesh.metrics,
+        random=random,
+    )
+    relay = Relay(
+        dispatch=dispatch,
+        admission=Admission(settings.max_requests),
+        limits=settings.limits(),
+        request_timeout_s=settings.request_timeout_s,
+        metrics=mesh.metrics,
+        random=random,
+    )
+    forwarding = Forwarding(dispatch, max_attempts=settings.max_attempts)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(relay), server.grpc)
+    completion_pb2_grpc.add_CompletionServiceServicer_to_server(
+        CompletionServicer(relay), server.grpc
+    )
+    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(
+        EmbeddingServicer(mesh.directory), server.grpc
+    )
+    model_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelServicer(mesh.directory, forwarding), server.grpc
+    )
+    return (*SERVICE_NAMES, *add_openai_services(server.grpc, relay, mesh.directory))

@@ -1,0 +1,130 @@
+"""What can be set about a gateway. A value that cannot be stops the start."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.gateway.breaker import BreakerTuning
+from services.gateway.generation import GenerationLimits
+from services.gateway.routing import DEFAULT_POLICY, POLICIES
+from services.mesh.errors import StartError
+
+MAX_PORT = 65_535
+DEFAULT_CONTROLLER = "127.0.0.1:21001"
+
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):([0-9]{1,5})")
+
+
+def default_gateway_id() -> str:
+    """Host and process: unique among gateways, also where several share a port."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Settings of one gateway.
+
+    Raises:
+        StartError: a value cannot be; the message names its option.
+    """
+
+    # Address to listen on. Loopback by default: Envoy is what faces clients.
+    host: str = "127.0.0.1"
+    # 0 takes a free port.
+    port: int = 21003
+    metrics_port: int = 0
+    # Written once the gateway serves, for whoever started it.
+    ready_file: Path | None = None
+    # Lets several gateway processes share the port; the kernel spreads connections over them. Off,
+    # a second process on the port is told so, which is what one mostly wants.
+    reuse_port: bool = False
+
+    # "host:port" of every controller. All are watched: any one of them is enough.
+    controllers: tuple[str, ...] = (DEFAULT_CONTROLLER,)
+    # For the controllers' logs.
+    gateway_id: str = field(default_factory=default_gateway_id)
+
+    # Name of the routing policy, one of routing.POLICIES.
+    routing_policy: str = DEFAULT_POLICY
+
+    # Requests carried at once. More are refused with QUEUE_FULL. Each costs some 20 KiB, and up to
+    # its credit window in text where its client reads slowly.
+    max_requests: int = 2048
+    # Seconds that a request may take, and takes at most where the client names no time. Longer
+    # serves slow models; shorter frees the places of clients that hang.
+    request_timeout_s: float = 600.0
+    # Workers that a request is tried on before its first token. More hides more failures from
+    # clients, and lets a request that kills workers kill more of them.
+    max_attempts: int = 3
+    # Completion tokens that a worker may send ahead of a client. Smaller bounds memory for slow
+    # clients; larger than what a client is behind at any time, it never slows one down.
+    credit_window_tokens: int = 4096
+
+    # Faults of a worker in a row after which it gets no requests, and how it is let back in.
+    breaker: BreakerTuning = field(default_factory=BreakerTuning)
+    # Seconds that a model stays known after its last worker went: its clients are told to try
+    # again (503), after that that there is no such model (404). Longer than a worker's restart.
+    forget_after_s: float = 60.0
+
+    # Seconds that running requests get to end after a stop was asked for. Longer lets long answers
+    # end; the process lives that much longer.
+    grace_period_s: float = 30.0
+    # Seconds to wait for the first word of a controller before serving without it. Short: until
+    # one has been heard, requests are answered 503.
+    first_watch_limit_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for option, port in (("--port", self.port), ("--metrics-port", self.metrics_port)):
+            if not 0 <= port <= MAX_PORT:
+                raise StartError(
+                    f"{option} is {port}; it must be from 0 (a free port) to {MAX_PORT}"
+                )
+        if not self.controllers:
+            raise StartError("--controller is missing; give the host:port of a controller")
+        for address in self.controllers:
+            check_address("--controller", address)
+        if len(set(self.controllers)) < len(self.controllers):
+            raise StartError("--controller names an address twice; give each once")
+        if not self.gateway_id or not self.gateway_id.isprintable():
+            raise StartError("--id is empty or not printable; give the gateway a name")
+        if self.routing_policy not in POLICIES:
+            raise StartError(
+                f"--routing-policy is {self.routing_policy!r}; it must be one of "
+                + ", ".join(sorted(POLICIES))
+            )
+        positive = {
+            "--max-requests": self.max_requests,
+            "--request-timeout": self.request_timeout_s,
+            "--max-attempts": self.max_attempts,
+            "--forget-after": self.forget_after_s,
+            "--breaker-faults": self.breaker.faults_to_trip,
+            "--breaker-backoff": self.breaker.initial_backoff_s,
+        }
+        for option, number in positive.items():
+            if not number > 0:
+                raise StartError(f"{option} is {number:g}; it must be over 0")
+        if self.credit_window_tokens < 2:
+            raise StartError(
+                f"--credit-window is {self.credit_window_tokens}; it must be 2 tokens or more"
+            )
+        if self.grace_period_s < 0:
+            raise StartError(f"--grace-period is {self.grace_period_s:g}; it must be 0 or more")
+
+    def limits(self) -> GenerationLimits:
+        """What each request is allowed."""
+        return GenerationLimits(self.max_attempts, self.credit_window_tokens)
+
+
+def check_address(option: str, address: str) -> None:
+    """Checks a "host:port".
+
+    Raises:
+        StartError: it is none; the message names the option.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or not 0 < int(match[2]) <= MAX_PORT:
+        raise StartError(f"{option} is {address!r}; it must be host:port, such as 127.0.0.1:21001")
