@@ -1,0 +1,104 @@
+"""Errors are told in OpenAI's words: the design's table, row by row."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from google.protobuf import json_format
+
+from services.gateway.openai.error_shape import for_http, openai_error, status_with
+from services.gateway.openai.spelling import COMPLETION_SPELLING, MODEL_SPELLING, chat_spelling
+from services.mesh import errors
+from tokenmesh.openai.v1 import error_pb2
+
+CHAT = chat_spelling(uses_max_completion_tokens=False)
+INVALID = "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code", "retries"),
+    [
+        (errors.InvalidRequestError("x"), INVALID, None, False),
+        (errors.ContextLengthError("x"), INVALID, "context_length_exceeded", False),
+        (errors.ModelNotFoundError("x"), INVALID, "model_not_found", False),
+        (errors.UnauthenticatedError("x"), "authentication_error", "invalid_api_key", False),
+        (errors.PermissionDeniedError("x"), "permission_error", None, False),
+        (errors.QueueFullError("x"), "rate_limit_error", "queue_full", True),
+        (errors.RateLimitedError("x"), "rate_limit_error", "rate_limit_exceeded", True),
+        (errors.OutOfMemoryError("x"), "server_error", "out_of_memory", True),
+        (errors.NoWorkerError("x"), "server_error", "no_worker", True),
+        (errors.WorkerLostError("x"), "server_error", "worker_lost", True),
+        (errors.DeadlineError("x"), "timeout", "deadline_exceeded", False),
+        (errors.UnsupportedError("x"), INVALID, "capability_missing", False),
+        (errors.InternalError("x"), "server_error", None, False),
+    ],
+)
+def test_each_row_of_the_table(
+    error: errors.MeshError, kind: str, code: str | None, retries: bool
+) -> None:
+    known = for_http(error)
+    shown = openai_error(known, CHAT, "m")
+    assert (shown.type, shown.code) == (kind, code)
+    assert (known.retry_after_s is not None) == retries
+
+
+def test_the_status_has_one_detail_with_the_body_of_the_error() -> None:
+    error = errors.InvalidRequestError("sampling.top_p must be so", field="sampling.top_p")
+    shown = openai_error(error, CHAT, "m")
+    (packed,) = status_with(error, shown).details
+    detail = error_pb2.Error()
+    assert packed.Unpack(detail)
+    printed = json_format.MessageToDict(detail)
+    assert printed == json.loads(shown.json())["error"]
+    assert printed == {
+        "message": "top_p must be so",
+        "type": INVALID,
+        "param": "top_p",
+        "code": None,
+    }
+
+
+def test_an_unknown_model_is_told_in_openais_words() -> None:
+    shown = openai_error(errors.ModelNotFoundError("gone", field="model"), CHAT, "org/x")
+    assert shown.message == ("The model `org/x` does not exist or you do not have access to it.")
+    assert (shown.param, shown.code) == ("model", "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("sampling.temperature", "temperature"),
+        ("sampling.choices", "n"),
+        ("sampling.max_tokens", "max_tokens"),
+        ("sampling.logit_bias[5]", "logit_bias[5]"),
+        ("sampling.include_stop_string", "include_stop_str_in_output"),
+        ("prompt.messages[3].content", "messages[3].content"),
+        ("prompt.tools[0].name", "tools[0].function.name"),
+        ("messages[3].content", "messages[3].content"),
+        ("model", "model"),
+    ],
+)
+def test_fields_are_called_as_the_client_called_them(path: str, shown: str) -> None:
+    assert CHAT.field(path) == shown
+
+
+def test_the_spelling_depends_on_the_call() -> None:
+    modern = chat_spelling(uses_max_completion_tokens=True)
+    assert modern.field("sampling.max_tokens") == "max_completion_tokens"
+    assert COMPLETION_SPELLING.field("sampling.top_logprobs") == "logprobs"
+    assert COMPLETION_SPELLING.field("token_ids.values") == "prompt"
+    assert MODEL_SPELLING.field("model") == "model"
+
+
+def test_a_message_is_told_with_the_clients_names() -> None:
+    said = CHAT.words("sampling.best_of must be at least sampling.choices, which is 2")
+    assert said == "best_of must be at least n, which is 2"
+
+
+def test_a_stream_that_fails_ends_with_one_event() -> None:
+    event = openai_error(errors.WorkerLostError("gone"), CHAT, "m").event()
+    assert event == (
+        b'data: {"error":{"message":"gone","type":"server_error","param":null,'
+        b'"code":"worker_lost"}}\n\n'
+    )

@@ -1,0 +1,242 @@
+"""What is printed is OpenAI's JSON, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from services.gateway.openai.chat_body import ChatBody
+from services.gateway.openai.chat_stream import ChatStream
+from services.gateway.openai.completion_printing import CompletionBody, CompletionStream
+from services.gateway.openai.envelope import Envelope, fingerprint
+from services.gateway.openai.json_text import quoted
+from services.gateway.openai.logprobs import IMPOSSIBLE_LOGPROB
+from tokenmesh.mesh.v1 import chat_pb2, generation_pb2
+from tokenmesh.worker.v1.worker_pb2 import Chunk, Finished, SequenceEvent, Started
+
+ENVELOPE = Envelope("chatcmpl-1", 1_700_000_000, "org/m")
+FINGERPRINT = fingerprint("org/m")
+HEAD = (
+    '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"org/m",'
+    f'"system_fingerprint":"{FINGERPRINT}","choices":'
+)
+
+
+def started(choice: int = 0) -> SequenceEvent:
+    return SequenceEvent(choice_index=choice, started=Started(prompt_tokens=5))
+
+
+def text(value: str, choice: int = 0) -> SequenceEvent:
+    return SequenceEvent(choice_index=choice, chunk=Chunk(text=value, token_ids=[1]))
+
+
+def finished(
+    choice: int = 0,
+    reason: generation_pb2.FinishReason.ValueType = generation_pb2.FINISH_REASON_STOP,
+) -> SequenceEvent:
+    usage = generation_pb2.Usage(prompt_tokens=5, completion_tokens=2, cached_tokens=4)
+    return SequenceEvent(choice_index=choice, finished=Finished(reason=reason, usage=usage))
+
+
+def logprob(token: str, value: float, **tops: float) -> generation_pb2.TokenLogprob:
+    return generation_pb2.TokenLogprob(
+        text=token,
+        bytes=token.encode(),
+        logprob=value,
+        top=[
+            generation_pb2.TokenLogprob(text=top, bytes=top.encode(), logprob=top_value)
+            for top, top_value in tops.items()
+        ],
+    )
+
+
+def events_of(stream: bytes) -> list[Any]:
+    lines = [line for line in stream.decode().split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line[6:]) for line in lines[:-1]]
+
+
+def test_a_chat_stream_byte_for_byte() -> None:
+    stream = ChatStream(ENVELOPE, include_usage=False)
+    assert stream.print(0, [started()]) == b""
+    assert stream.print(0, [text('Say "hé"\n')]).decode() == (
+        f'data: {HEAD}[{{"index":0,"delta":{{"role":"assistant","content":""}},"logprobs":null,'
+        '"finish_reason":null}]}\n\n'
+        f'data: {HEAD}[{{"index":0,"delta":{{"content":"Say \\"hé\\"\\n"}},"logprobs":null,'
+        '"finish_reason":null}]}\n\n'
+    )
+    assert stream.print(0, [text("")]) == b""
+    assert stream.print(0, [finished()]).decode() == (
+        f'data: {HEAD}[{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"stop"}}]}}\n\n'
+    )
+    assert stream.end() == b"data: [DONE]\n\n"
+
+
+def test_usage_comes_last_and_is_null_before() -> None:
+    stream = ChatStream(ENVELOPE, include_usage=True)
+    printed = stream.print(0, [started(), text("a"), finished()]) + stream.end()
+    *chunks, last = events_of(printed)
+    assert [chunk["usage"] for chunk in chunks] == [None, None, None]
+    assert last["choices"] == []
+    assert last["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def test_each_choice_opens_with_its_role_and_prompt_tokens_count_once() -> None:
+    stream = ChatStream(ENVELOPE, include_usage=True)
+    events = [started(0), started(1), text("a", 1), text("b", 0), finished(1), finished(0)]
+    *chunks, last = events_of(stream.print(0, events) + stream.end())
+    deltas = [(chunk["choices"][0]["index"], chunk["choices"][0]["delta"]) for chunk in chunks]
+    role = {"role": "assistant", "content": ""}
+    assert deltas == [
+        *((1, role), (1, {"content": "a"}), (0, role), (0, {"content": "b"})),
+        *((1, {}), (0, {})),
+    ]
+    assert last["usage"]["prompt_tokens"] == 5
+    assert last["usage"]["completion_tokens"] == 4
+
+
+def test_a_choice_without_text_still_has_a_role() -> None:
+    stream = ChatStream(ENVELOPE, include_usage=False)
+    reason = generation_pb2.FINISH_REASON_LENGTH
+    chunks = events_of(stream.print(0, [started(), finished(0, reason)]) + stream.end())
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert chunks[1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_tool_calls_and_reasoning() -> None:
+    first = Chunk(
+        reasoning="hm",
+        tool_calls=[chat_pb2.ToolCallDelta(index=0, id="c", name="f", arguments='{"a"')],
+    )
+    second = Chunk(tool_calls=[chat_pb2.ToolCallDelta(index=0, arguments=":1}")])
+    events = [
+        SequenceEvent(chunk=first),
+        SequenceEvent(chunk=second),
+        finished(0, generation_pb2.FINISH_REASON_TOOL_CALLS),
+    ]
+    stream = ChatStream(ENVELOPE, include_usage=False)
+    _, one, two, end = events_of(stream.print(0, events) + stream.end())
+    assert one["choices"][0]["delta"] == {
+        "reasoning_content": "hm",
+        "tool_calls": [
+            {
+                "index": 0,
+                "id": "c",
+                "type": "function",
+                "function": {"name": "f", "arguments": '{"a"'},
+            }
+        ],
+    }
+    assert two["choices"][0]["delta"] == {
+        "tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]
+    }
+    assert end["choices"][0]["finish_reason"] == "tool_calls"
+
+    body = ChatBody(ENVELOPE, with_logprobs=False)
+    body.collect(0, events)
+    assert json.loads(body.print())["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "reasoning_content": "hm",
+        "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+        ],
+    }
+
+
+def test_chat_logprobs() -> None:
+    chunk = Chunk(text="é", token_ids=[1], logprobs=[logprob("é", -0.5, é=-0.5, e=float("-inf"))])
+    events = [SequenceEvent(chunk=chunk), finished()]
+    expected = {
+        "content": [
+            {
+                "token": "é",
+                "logprob": -0.5,
+                "bytes": [195, 169],
+                "top_logprobs": [
+                    {"token": "é", "logprob": -0.5, "bytes": [195, 169]},
+                    {"token": "e", "logprob": IMPOSSIBLE_LOGPROB, "bytes": [101]},
+                ],
+            }
+        ],
+        "refusal": None,
+    }
+    stream = ChatStream(ENVELOPE, include_usage=False)
+    chunks = events_of(stream.print(0, events) + stream.end())
+    assert chunks[1]["choices"][0]["logprobs"] == expected
+    body = ChatBody(ENVELOPE, with_logprobs=True)
+    body.collect(0, events)
+    assert json.loads(body.print())["choices"][0]["logprobs"] == expected
+
+
+def test_a_chat_body_byte_for_byte() -> None:
+    body = ChatBody(ENVELOPE, with_logprobs=False)
+    body.collect(0, [started(), text("Hel")])
+    body.collect(0, [text("lo"), finished()])
+    assert body.print().decode() == (
+        '{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"org/m",'
+        f'"system_fingerprint":"{FINGERPRINT}","choices":[{{"index":0,"message":{{'
+        '"role":"assistant","content":"Hello","refusal":null},"logprobs":null,'
+        '"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,'
+        '"total_tokens":7,"prompt_tokens_details":{"cached_tokens":4},'
+        '"completion_tokens_details":{"reasoning_tokens":0}}}'
+    )
+
+
+def test_completion_choices_count_over_prompts() -> None:
+    body = CompletionBody(ENVELOPE, choices_per_prompt=2, with_logprobs=False)
+    body.collect(1, [text("d", 1), text("c", 0), finished(0), finished(1)])
+    body.collect(0, [text("a", 0), text("b", 1), finished(0), finished(1)])
+    answer = json.loads(body.print())
+    assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [
+        *((0, "a"), (1, "b")),
+        *((2, "c"), (3, "d")),
+    ]
+    assert answer["object"] == "text_completion"
+    assert answer["usage"]["prompt_tokens"] == 10
+    assert answer["usage"]["completion_tokens"] == 8
+
+
+def test_a_completion_stream_byte_for_byte() -> None:
+    stream = CompletionStream(ENVELOPE, choices_per_prompt=1, include_usage=False)
+    head = HEAD.replace("chat.completion.chunk", "text_completion")
+    printed = stream.print(1, [started(), text("a"), finished()]) + stream.end()
+    assert printed.decode() == (
+        f'data: {head}[{{"index":1,"text":"a","logprobs":null,"finish_reason":null}}]}}\n\n'
+        f'data: {head}[{{"index":1,"text":"","logprobs":null,"finish_reason":"stop"}}]}}\n\n'
+        "data: [DONE]\n\n"
+    )
+
+
+def test_completion_logprobs_have_offsets_over_the_whole_choice() -> None:
+    chunks = [
+        Chunk(text="ab", token_ids=[1], logprobs=[logprob("ab", -1.0, ab=-1.0)]),
+        Chunk(text="c", token_ids=[2], logprobs=[logprob("c", -2.0, c=-2.0)]),
+    ]
+    stream = CompletionStream(ENVELOPE, choices_per_prompt=1, include_usage=False)
+    printed = [stream.print(0, [SequenceEvent(chunk=chunk)]) for chunk in chunks]
+    first, second = (json.loads(each[6:])["choices"][0]["logprobs"] for each in printed)
+    assert first == {
+        "text_offset": [0],
+        "token_logprobs": [-1.0],
+        "tokens": ["ab"],
+        "top_logprobs": [{"ab": -1.0}],
+    }
+    assert second["text_offset"] == [2]
+
+
+@pytest.mark.parametrize("value", ["", 'a"b\\c', "\x00\x1f", "é漢😀", "a\u2028b\u2029c\x85d"])
+def test_quoted_is_json_on_one_line(value: str) -> None:
+    printed = quoted(value)
+    assert json.loads(printed) == value
+    assert len(printed.splitlines()) == 1

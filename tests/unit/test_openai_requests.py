@@ -1,0 +1,333 @@
+"""OpenAI's JSON becomes the gateway's typed requests, or an error that names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+
+from services.gateway.openai.chat_request import read_chat_request
+from services.gateway.openai.completion_request import MAX_PROMPTS, read_completion_requests
+from services.mesh.errors import InvalidRequestError
+from tokenmesh.gateway.v1 import chat_pb2 as gateway_chat_pb2
+from tokenmesh.gateway.v1.completion_pb2 import CompleteRequest
+from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
+from tokenmesh.openai.v1.chat_pb2 import CreateChatCompletionRequest
+from tokenmesh.openai.v1.completion_pb2 import CreateCompletionRequest
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def chat(**fields: Any) -> gateway_chat_pb2.ChatRequest:
+    request = CreateChatCompletionRequest()
+    body = {"model": "m", "messages": HELLO, **fields}
+    json_format.ParseDict(body, request, ignore_unknown_fields=True)
+    return read_chat_request(request)
+
+
+def complete(**fields: Any) -> list[CompleteRequest]:
+    request = CreateCompletionRequest()
+    json_format.ParseDict({"model": "m", "prompt": "p", **fields}, request)
+    return read_completion_requests(request)
+
+
+def chat_error(**fields: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        chat(**fields)
+    return caught.value
+
+
+def complete_error(**fields: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        complete(**fields)
+    return caught.value
+
+
+def test_all_sampling_fields_are_carried_over() -> None:
+    sampling = chat(
+        temperature=0.0,
+        top_p=0.5,
+        n=3,
+        stop=["a", "b"],
+        max_tokens=7,
+        presence_penalty=-0.5,
+        frequency_penalty=0.25,
+        logit_bias={"5": -100, "6": 1.5},
+        logprobs=True,
+        top_logprobs=2,
+        seed=11,
+        top_k=4,
+        min_p=0.125,
+        repetition_penalty=1.25,
+        min_tokens=2,
+        ignore_eos=True,
+        stop_token_ids=[9, 10],
+        include_stop_str_in_output=True,
+        skip_special_tokens=False,
+        bad_words=["x"],
+    ).sampling
+    assert json_format.MessageToDict(sampling, preserving_proto_field_name=True) == {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "choices": 3,
+        "stop": ["a", "b"],
+        "max_tokens": 7,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.25,
+        "logit_bias": {"5": -100.0, "6": 1.5},
+        "top_logprobs": 2,
+        "seed": "11",
+        "top_k": 4,
+        "min_p": 0.125,
+        "repetition_penalty": 1.25,
+        "min_tokens": 2,
+        "ignore_eos": True,
+        "stop_token_ids": [9, 10],
+        "include_stop_string": True,
+        "skip_special_tokens": False,
+        "bad_words": ["x"],
+    }
+
+
+def test_absent_and_null_fields_stay_absent() -> None:
+    absent = chat()
+    names = [field.name for field in CreateChatCompletionRequest.DESCRIPTOR.fields]
+    # Python's JSON parser, unlike Envoy's, takes no null for a list of values.
+    given = {"model", "messages", "tools"}
+    assert chat(**{name: None for name in names if name not in given}) == absent
+    assert not absent.sampling.ListFields()
+
+
+def test_max_completion_tokens_goes_before_max_tokens() -> None:
+    assert chat(max_tokens=5, max_completion_tokens=6).sampling.max_tokens == 6
+
+
+def test_logprobs_without_top_logprobs_asks_for_the_chosen_tokens_only() -> None:
+    sampling = chat(logprobs=True).sampling
+    assert sampling.HasField("top_logprobs")
+    assert sampling.top_logprobs == 0
+
+
+def test_a_negative_seed_is_taken() -> None:
+    assert chat(seed=-1).sampling.seed == 2**64 - 1
+
+
+def test_messages_of_every_role_and_kind() -> None:
+    prompt = chat(
+        messages=[
+            {"role": "system", "content": "s"},
+            {"role": "developer", "content": [{"type": "text", "text": "d"}]},
+            {"role": "user", "name": "bob", "content": ""},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "42"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "look"},
+                    {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+                    {"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}},
+                ],
+            },
+        ]
+    ).prompt
+    roles = [mesh_chat_pb2.Role.Name(message.role) for message in prompt.messages]
+    assert roles == [
+        *("ROLE_SYSTEM", "ROLE_DEVELOPER", "ROLE_USER"),
+        *("ROLE_ASSISTANT", "ROLE_TOOL", "ROLE_USER"),
+    ]
+    system, developer, bob, call, result, media = prompt.messages
+    assert system.content[0].text == "s"
+    assert developer.content[0].text == "d"
+    assert (bob.name, bob.content[0].text) == ("bob", "")
+    assert not call.content
+    assert (call.tool_calls[0].id, call.tool_calls[0].name) == ("c1", "f")
+    assert (result.tool_call_id, result.content[0].text) == ("c1", "42")
+    assert media.content[1].image.url == "https://x/y.png"
+    assert media.content[1].image.detail == mesh_chat_pb2.IMAGE_DETAIL_LOW
+    assert media.content[2].audio.data == b"\x00\x01\x02"
+
+
+@pytest.mark.parametrize(
+    ("messages", "field"),
+    [
+        ([5], "messages[0]"),
+        ([{"content": "x"}], "messages[0].role"),
+        ([{"role": 5, "content": "x"}], "messages[0].role"),
+        ([{"role": "boss", "content": "x"}], "messages[0].role"),
+        ([*HELLO, {"role": "user"}], "messages[1].content"),
+        ([{"role": "user", "content": None}], "messages[0].content"),
+        ([{"role": "user", "content": []}], "messages[0].content"),
+        ([{"role": "user", "content": 5}], "messages[0].content"),
+        ([{"role": "user", "content": ["x"]}], "messages[0].content[0]"),
+        ([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content[0].type"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
+        ([{"role": "user", "content": [{"type": "movie"}]}], "messages[0].content[0].type"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "https://x"}]}],
+            "messages[0].content[0].image_url",
+        ),
+        (
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_audio", "input_audio": {"data": "?", "format": "wav"}}
+                    ],
+                }
+            ],
+            "messages[0].content[0].input_audio.data",
+        ),
+        (
+            [{"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]}],
+            "messages[0].tool_calls[0].function.name",
+        ),
+        ([{"role": "user", "content": "x", "name": 3}], "messages[0].name"),
+    ],
+)
+def test_a_malformed_message_is_named(messages: list[Any], field: str) -> None:
+    error = chat_error(messages=messages)
+    assert error.field == field
+    assert field in error.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"stop": 5}, "stop"),
+        ({"stop": ["a", 5]}, "stop[1]"),
+        ({"n": 0}, "n"),
+        ({"n": -1}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -5}, "max_tokens"),
+        ({"max_completion_tokens": 2**40}, "max_completion_tokens"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"stop_token_ids": [1, -1]}, "stop_token_ids[1]"),
+        ({"logit_bias": {"dog": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": "1"}}, "logit_bias.5"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -2}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"modalities": ["text", "audio"]}, "modalities[1]"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tool_choice": "never"}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"guided_json": "{"}, "guided_json"),
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
+    ],
+)
+def test_a_bad_field_is_named(fields: dict[str, Any], field: str) -> None:
+    assert chat_error(**fields).field == field
+
+
+def test_tools_and_their_choice() -> None:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    prompt = chat(
+        tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}],
+        tool_choice={"type": "function", "function": {"name": "f"}},
+        parallel_tool_calls=False,
+    ).prompt
+    assert json_format.MessageToDict(prompt.tools[0]) == {"name": "f", "parameters": parameters}
+    assert prompt.tool_choice.name == "f"
+    assert prompt.HasField("parallel_tool_calls")
+    mode = chat(tool_choice="none").prompt.tool_choice.mode
+    assert mode == mesh_chat_pb2.TOOL_CHOICE_MODE_NONE
+
+
+@pytest.mark.parametrize(
+    ("fields", "form"),
+    [
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, "json_object"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {}},
+                }
+            },
+            "json_schema",
+        ),
+        ({"guided_json": '{"type": "object"}'}, "json_schema"),
+        ({"guided_regex": "a+"}, "regex"),
+        ({"guided_choice": ["a"]}, "choices"),
+        ({"guided_grammar": "root ::= x"}, "grammar"),
+        ({"structured_outputs": {"regex": "a+"}}, "regex"),
+    ],
+)
+def test_the_form_of_the_output(fields: dict[str, Any], form: str | None) -> None:
+    assert chat(**fields).sampling.constraint.WhichOneof("form") == form
+
+
+def test_a_schema_keeps_its_integers() -> None:
+    schema = {"type": "array", "maxItems": 5}
+    constraint = chat(guided_json=schema).sampling.constraint
+    assert '"maxItems": 5' in constraint.json_schema.schema
+    assert "5.0" not in constraint.json_schema.schema
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("p", ["p"]),
+        (["p", "q"], ["p", "q"]),
+        ([1, 2], [[1, 2]]),
+        ([[1], [2, 3]], [[1], [2, 3]]),
+        (["p", [4]], ["p", [4]]),
+        ("", [""]),
+    ],
+)
+def test_every_kind_of_prompt(prompt: Any, expected: list[Any]) -> None:
+    found = [
+        each.text if each.WhichOneof("prompt") == "text" else list(each.token_ids.values)
+        for each in complete(prompt=prompt)
+    ]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ["p", 5]}, "prompt[1]"),
+        ({"prompt": [1, "p"]}, "prompt[1]"),
+        ({"prompt": [1.5]}, "prompt[0]"),
+        ({"prompt": [-1]}, "prompt[0]"),
+        ({"prompt": ["p"] * (MAX_PROMPTS + 1)}, "prompt"),
+        ({"suffix": "s"}, "suffix"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"logprobs": -1}, "logprobs"),
+        ({"best_of": 0}, "best_of"),
+        ({"best_of": 3, "stream": True}, "best_of"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stream_options": {}}, "stream_options"),
+    ],
+)
+def test_a_bad_completion_field_is_named(fields: dict[str, Any], field: str) -> None:
+    assert complete_error(**fields).field == field
+
+
+def test_completion_defaults() -> None:
+    (request,) = complete()
+    assert request.sampling.max_tokens == 16
+    assert not request.echo
+    (logprobs,) = complete(logprobs=0)
+    assert logprobs.sampling.HasField("top_logprobs")
