@@ -10,6 +10,7 @@ import grpc
 from services.gateway import validation
 from services.gateway.converse import Converse
 from services.gateway.deadlines import time_left_s
+from services.gateway.leaving import abandon_when_over
 from services.gateway.relay import Relay
 from services.gateway.responses import responses
 from services.mesh.interceptors import current_request_id
@@ -30,6 +31,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """Answers one conversation."""
         start = validation.chat_start(request, current_request_id())
         async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+            abandon_when_over(context, generation)
             async for response in responses(generation, chat_pb2.ChatResponse):
                 yield response
 

@@ -9,6 +9,7 @@ import grpc
 
 from services.gateway import validation
 from services.gateway.deadlines import time_left_s
+from services.gateway.leaving import abandon_when_over
 from services.gateway.relay import Relay
 from services.gateway.responses import responses
 from services.mesh.interceptors import current_request_id
@@ -29,5 +30,6 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
         """Continues one prompt."""
         start = validation.completion_start(request, current_request_id())
         async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+            abandon_when_over(context, generation)
             async for response in responses(generation, completion_pb2.CompleteResponse):
                 yield response

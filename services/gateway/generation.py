@@ -84,6 +84,7 @@ class Generation:
         self._limits = limits
         operation = "chat" if start.WhichOneof("prompt") == "chat" else "text_completion"
         self._record = RequestRecord(metrics, operation)
+        self._is_over = False
         self._unfinished = len(self.progress)
         self._has_delivered_tokens = False
         self._tried: set[str] = set()
@@ -111,11 +112,7 @@ class Generation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
-        self._attempt.abort("the client left")
-        self._admission.release()
-        tokens = sum(len(choice.token_ids) for choice in self.progress)
-        self._record.end(error, completion_tokens=tokens, was_left=self._unfinished > 0)
+        self._finish(error)
 
     def __aiter__(self) -> AsyncIterator[Sequence[worker_pb2.SequenceEvent]]:
         return self
@@ -132,6 +129,20 @@ class Generation:
             if delivered:
                 return delivered
         raise StopAsyncIteration
+
+    def abandon(self) -> None:
+        """Ends the request where it stands, as leaving does. Changes nothing after that."""
+        self._finish(None)
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._timer.cancel()
+        self._attempt.abort("the client left")
+        self._admission.release()
+        tokens = sum(len(choice.token_ids) for choice in self.progress)
+        self._record.end(error, completion_tokens=tokens, was_left=self._unfinished > 0)
 
     def _enter(self) -> None:
         resolution = self._dispatch.resolve(self._start.model)
