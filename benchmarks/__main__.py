@@ -1,0 +1,49 @@
+"""Measures, keeps the results and writes the report: python -m benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from benchmarks import machine, report
+from benchmarks.scenarios import take_all
+
+RESULTS = Path(__file__).parent / "results"
+
+
+async def _take() -> list[dict[str, Any]]:
+    runs = []
+    async for run in take_all():
+        runs.append(run)
+        print(
+            f"{run['pace']:8} {run['target']:11} {run['completion_tokens']:4} tokens "
+            f"x{run['concurrency']:<4} {run['requests_per_s']:8.0f} requests/s "
+            f"{run['tokens_per_s']:8.0f} tokens/s  {run['errors']} errors",
+            flush=True,
+        )
+    return runs
+
+
+def main() -> None:
+    """Takes all measurements. Ends with an error if a request failed: such numbers mislead."""
+    taken_at = datetime.now(UTC)
+    results = {"taken_at": taken_at.isoformat(timespec="seconds"), "machine": machine.describe()}
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runs = runner.run(_take())
+    target = RESULTS / f"{taken_at:%Y-%m-%d-%H%M}.json"
+    target.write_text(json.dumps(results | {"runs": runs}, indent=1) + "\n")
+    text = report.markdown(json.loads(target.read_text()))
+    target.with_suffix(".md").write_text(text)
+    print(f"\n{text}\n{target}")
+    errors = sum(run["errors"] for run in runs)
+    if errors:
+        raise SystemExit(f"{errors} requests failed")
+
+
+if __name__ == "__main__":
+    main()
