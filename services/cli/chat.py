@@ -10,6 +10,7 @@ import typer
 
 from services.cli import answering, mesh_access
 from services.cli.conversation import Conversation
+from services.cli.options import Option, Url
 from services.cli.talk import Talk
 from tokenmesh.mesh.v1 import generation_pb2
 
@@ -24,39 +25,41 @@ def chat(
         ),
     ] = None,
     *,
-    url: mesh_access.Url = None,
+    url: Url = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Default: the only model that is served.", show_default=False),
+        Option(metavar="MODEL", help="Default: the only model that is served.", show_default=False),
     ] = None,
-    system: Annotated[str, typer.Option(help="What the model is told beforehand.")] = "",
+    system: Annotated[str, Option(metavar="TEXT", help="What the model is told beforehand.")] = "",
     temperature: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=2, help="0 is always the likeliest token. Default: the model's own."
+        Option(
+            min=0,
+            max=2,
+            metavar="0…2",
+            help="0 is always the likeliest token. Default: the model's own.",
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Ends an answer. Default: what the context leaves.")
+        int | None,
+        Option(min=1, metavar="N", help="Ends an answer. Default: what the context leaves."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Equal seeds give equal answers. Default: random.")
+        int | None,
+        Option(min=0, metavar="N", help="Equal seeds give equal answers. Default: random."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but answers.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Show nothing but answers.")] = False,
 ) -> None:
     """Talks to a model.
 
     In a terminal: type, read, type on. /help tells the rest.
 
     [bold]Examples[/]
-
-      tokenmesh chat
-
-      tokenmesh chat "What is the capital of France?"
-
-      echo "Say hello" | tokenmesh chat --quiet
-
-      tokenmesh chat --url http://mesh.example:8000 --model Qwen/Qwen3-0.6B --temperature 0
+    tokenmesh chat
+    tokenmesh chat "What is the capital of France?"
+    echo "Say hello" | tokenmesh chat --quiet
+    tokenmesh chat --model Qwen/Qwen3-0.6B --temperature 0 --seed 7
+    tokenmesh chat --url http://mesh.example:8000
     """
     sampling = generation_pb2.SamplingParameters(
         temperature=temperature, max_tokens=max_tokens, seed=seed

@@ -8,6 +8,7 @@ import typer
 
 from services.cli import mesh_access
 from services.cli.mesh_access import CALL_LIMIT_S
+from services.cli.options import Controller, Option
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
 
 WorkerId = Annotated[
@@ -17,10 +18,10 @@ WorkerId = Annotated[
 
 def drain(
     worker_id: WorkerId,
-    controller: mesh_access.Controller = None,
+    controller: Controller = None,
     grace_s: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--grace",
             min=0,
             metavar="SECONDS",
@@ -30,14 +31,12 @@ def drain(
 ) -> None:
     """Has a worker take no new request and finish those it has.
 
-    Returns as soon as the worker has confirmed. The worker keeps its lease and its model:
-    tokenmesh resume has it serve again at once.
+    Returns as soon as the worker has confirmed. The worker keeps its
+    lease and its model: tokenmesh resume has it serve again at once.
 
     [bold]Examples[/]
-
-      tokenmesh drain worker-1
-
-      tokenmesh drain worker-1 --grace 30
+    tokenmesh drain worker-1
+    tokenmesh drain worker-1 --grace 30
     """
     request = admin_pb2.DrainWorkerRequest(worker_id=worker_id)
     if grace_s is not None:
@@ -48,12 +47,11 @@ def drain(
     print(f"{worker.worker_id} drains; {worker.load.running} requests were running.")
 
 
-def resume(worker_id: WorkerId, controller: mesh_access.Controller = None) -> None:
+def resume(worker_id: WorkerId, controller: Controller = None) -> None:
     """Has a draining worker take requests again.
 
     [bold]Example[/]
-
-      tokenmesh resume worker-1
+    tokenmesh resume worker-1
     """
     with mesh_access.open_url(mesh_access.controller_address(controller)) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from services.cli import mesh_access
 from services.cli.mesh_access import CALL_LIMIT_S
+from services.cli.options import AsJson, Controller, Option, Url
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc, endpoint_pb2, registry_pb2
 from tokenmesh.gateway.v1 import model_pb2, model_pb2_grpc
 from tokenmesh.mesh.v1 import model_pb2 as mesh_model_pb2
@@ -22,16 +22,13 @@ STATE_STYLES = {
 }
 
 
-def models(url: mesh_access.Url = None, as_json: mesh_access.AsJson = False) -> None:
+def models(url: Url = None, as_json: AsJson = False) -> None:
     """Lists the models that clients can ask for.
 
     [bold]Examples[/]
-
-      tokenmesh models
-
-      tokenmesh models --url http://mesh.example:8000
-
-      tokenmesh models --json | jq -r '.models[].model.name'
+    tokenmesh models
+    tokenmesh models --url http://mesh.example:8000
+    tokenmesh models --json | jq -r '.models[].model.name'
     """
     with mesh_access.open_url(mesh_access.mesh_url(url)) as channel:
         stub = model_pb2_grpc.ModelServiceStub(channel)
@@ -70,19 +67,16 @@ def models_table(served: list[model_pb2.ServedModel]) -> Table:
 
 
 def workers(
-    controller: mesh_access.Controller = None,
-    model: Annotated[str, typer.Option(help="Only workers that serve this model.")] = "",
-    as_json: mesh_access.AsJson = False,
+    controller: Controller = None,
+    model: Annotated[str, Option(help="Only workers that serve this model.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Lists the workers that hold a lease, and how busy they are.
 
     [bold]Examples[/]
-
-      tokenmesh workers
-
-      tokenmesh workers --controller 127.0.0.1:21001
-
-      watch tokenmesh workers
+    tokenmesh workers
+    tokenmesh workers --controller 127.0.0.1:21001
+    watch tokenmesh workers
     """
     address = mesh_access.controller_address(controller)
     with mesh_access.open_url(address) as channel:

@@ -44,14 +44,12 @@ class LocalMesh:
             StartError: all parts are ready, but do not find each other.
         """
         options = self._options
-        (controller,) = await self._start([plan.controller(options)], "starting")
+        (controller,) = await self._start([plan.controller(options)])
         controller_address = (await self._service_ready(controller)).address
 
         gateway_plans = plan.gateways(options, controller_address)
         worker_plans = plan.workers(options, controller_address)
-        children = await self._start(
-            [*gateway_plans, *worker_plans], f"starting, model {options.model or 'of the engine'}"
-        )
+        children = await self._start([*gateway_plans, *worker_plans])
         gateways, workers = children[: len(gateway_plans)], children[len(gateway_plans) :]
         async with asyncio.TaskGroup() as tasks:
             for worker in workers:
@@ -69,9 +67,12 @@ class LocalMesh:
             processes=tuple(sorted(self._processes, key=lambda process: process.name)),
         )
 
-    async def _start(self, plans: Sequence[plan.ProcessPlan], what: str) -> list[Child]:
+    async def _start(self, plans: Sequence[plan.ProcessPlan]) -> list[Child]:
         for each in plans:
-            self._progress.awaiting(each.name, what)
+            loads = each.job == "worker" and self._options.model is not None
+            self._progress.awaiting(
+                each.name, f"loading {self._options.model}" if loads else "starting"
+            )
         return await self._supervisor.start(plans)
 
     async def _service_ready(self, child: Child) -> ReadyNotice:
@@ -95,7 +96,7 @@ class LocalMesh:
         configuration_file = options.run_folder / "envoy.yaml"
         configuration_file.write_text(envoy.configuration(settings))
         command = envoy.command(settings, configuration_file)
-        (child,) = await self._start([plan.envoy(options, command)], "starting")
+        (child,) = await self._start([plan.envoy(options, command)])
         admin_address = f"{plan.LOOPBACK}:{settings.admin_port}"
         await self._supervisor.until_ready(child, lambda _: probes.envoy_live(admin_address))
         self._add(child, self._client_address, admin_address, "/stats/prometheus")

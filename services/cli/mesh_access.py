@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import grpc
@@ -16,35 +16,13 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from services.cli import notice
+from services.cli.options import DEFAULT_CONTROLLER, DEFAULT_URL
 from services.mesh import status
 from services.mesh.channels import CHANNEL_OPTIONS
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-DEFAULT_CONTROLLER = "127.0.0.1:21001"
 CALL_LIMIT_S = 30.0
 HTTPS_PORT = 443
 HTTP_PORT = 80
-
-Url = Annotated[
-    str | None,
-    typer.Option(
-        envvar="TOKENMESH_URL",
-        help="Where the mesh is, such as http://127.0.0.1:8000. Default: the mesh that was started "
-        f"last below this folder, else {DEFAULT_URL}.",
-        show_default=False,
-    ),
-]
-Controller = Annotated[
-    str | None,
-    typer.Option(
-        envvar="TOKENMESH_CONTROLLER",
-        metavar="HOST:PORT",
-        help="The controller's address. Default: that of the mesh that was started last below this "
-        f"folder, else {DEFAULT_CONTROLLER}.",
-        show_default=False,
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def fail(message: str, exit_code: int = 1) -> NoReturn:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from services.cli import notice, plan, preflight
+from services.cli.options import Option
 from services.mesh.errors import StartError
 from services.mesh.logs import Level
 from services.mesh.process import EXIT_CANNOT_START
@@ -22,7 +23,8 @@ def up(
     *,
     model: Annotated[
         str | None,
-        typer.Option(
+        Option(
+            metavar="MODEL",
             help="A folder with a checkpoint, or a Hugging Face hub id, which is downloaded. "
             "Default: the demo model.",
             show_default=False,
@@ -30,67 +32,83 @@ def up(
     ] = None,
     model_name: Annotated[
         str | None,
-        typer.Option(
+        Option(
+            metavar="NAME",
             help="The name that clients ask for. Default: the folder's name or the hub id.",
             show_default=False,
         ),
     ] = None,
     device: Annotated[
         str,
-        typer.Option(
+        Option(
+            metavar="DEVICE",
             help="auto, cpu, cuda, mps, xpu or npu, with an index where there are several: cuda:1. "
-            "auto takes an accelerator where there is one."
+            "auto takes an accelerator where there is one.",
         ),
     ] = "auto",
     port: Annotated[
         int,
-        typer.Option(
-            min=0, max=65535, help="REST, gRPC and gRPC-Web, all on this one. 0 takes a free port."
+        Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="REST, gRPC and gRPC-Web, all on this one. 0 takes a free port.",
         ),
     ] = DEFAULT_PORT,
     workers: Annotated[
         int,
-        typer.Option(
+        Option(
             min=1,
             max=64,
+            metavar="N",
             help="Each loads the model once more, and they share the CPU's cores.",
         ),
     ] = 1,
     host: Annotated[
         str,
-        typer.Option(help="Where clients connect; 0.0.0.0 lets other machines in."),
+        Option(metavar="HOST", help="Where clients connect; 0.0.0.0 lets other machines in."),
     ] = "127.0.0.1",
     engine: Annotated[
         str,
-        typer.Option(help="What computes the tokens; scripted needs no model, for tests."),
+        Option(
+            metavar="ENGINE", help="What computes the tokens; scripted needs no model, for tests."
+        ),
     ] = "transformers",
     routing_policy: Annotated[
         str | None,
-        typer.Option(
-            help="How gateways choose a worker; see tokenmesh gateway --help.", show_default=False
+        Option(
+            metavar="POLICY",
+            help="How gateways choose a worker; see tokenmesh gateway --help.",
+            show_default=False,
         ),
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--run-dir",
             "--log-dir",
+            metavar="FOLDER",
             help=f"Where logs and addresses are written. Default: {notice.RUNS_FOLDER}/PORT.",
             show_default=False,
         ),
     ] = None,
     ready_file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
+            metavar="FILE",
             help="Written, as JSON, once the mesh is ready: its addresses and processes.",
             show_default=False,
         ),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the logs of all processes as they come.")
+        bool, Option("--verbose", "-v", help="Show the logs of all processes as they come.")
     ] = False,
     log_level: Annotated[
-        Level, typer.Option(help="How much the processes write to their logs.")
+        Level,
+        Option(
+            metavar="LEVEL",
+            help="What the processes log: debug, info, warning or error, and all that is worse.",
+        ),
     ] = "info",
     worker_options: Annotated[
         list[str] | None,
@@ -103,18 +121,14 @@ def up(
 ) -> None:
     """Starts a whole mesh on this machine: controller, workers, gateway and Envoy.
 
-    Says when it is ready and where. Ctrl-C ends it all. If one part dies, its log is shown and the
-    rest ends too.
+    Says when it is ready and where. Ctrl-C ends it all. If one part
+    dies, the end of its log is shown and the rest ends too.
 
     [bold]Examples[/]
-
-      tokenmesh up                                           the demo model at port 8000
-
-      tokenmesh up --model Qwen/Qwen3-0.6B --workers 2       from the hub, twice
-
-      tokenmesh up --model ./checkpoint --device cuda:1 --port 9000
-
-      tokenmesh up -- --max-running 8                        with an option for its workers
+    tokenmesh up
+    tokenmesh up --model Qwen/Qwen3-0.6B --workers 2
+    tokenmesh up --model ./checkpoint --device cuda:1 --port 9000
+    tokenmesh up -- --max-running 8
     """
     try:
         preflight.check_engine(engine)

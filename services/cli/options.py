@@ -1,0 +1,37 @@
+"""Options that several commands have, and how all options show in a command's help."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_CONTROLLER = "127.0.0.1:21001"
+
+# The help of the program tells how environment variables are called: a column of them would leave
+# no room for what the options mean.
+Option = partial(typer.Option, show_envvar=False)
+
+Url = Annotated[
+    str | None,
+    Option(
+        envvar="TOKENMESH_URL",
+        metavar="URL",
+        help="Where the mesh is. Default: TOKENMESH_URL, else the mesh that was started last below "
+        f"this folder, else {DEFAULT_URL}.",
+        show_default=False,
+    ),
+]
+Controller = Annotated[
+    str | None,
+    Option(
+        envvar="TOKENMESH_CONTROLLER",
+        metavar="HOST:PORT",
+        help="The controller. Default: TOKENMESH_CONTROLLER, else that of the mesh that was "
+        f"started last below this folder, else {DEFAULT_CONTROLLER}.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, Option("--json", help="Print JSON, for programs.")]
