@@ -10,6 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from services.gateway.deadlines import time_left_s
 from services.gateway.directory import Directory
+from services.gateway.leaving import abandon_when_over
 from services.gateway.openai.chat_body import ChatBody
 from services.gateway.openai.chat_request import read_chat_request
 from services.gateway.openai.chat_stream import ChatStream
@@ -74,6 +75,7 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
     ) -> AsyncGenerator[HttpBody, None]:
         start = chat_start(read_chat_request(request), current_request_id())
         async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+            abandon_when_over(context, generation)
             envelope = new_envelope("chatcmpl", generation.created_at_s, generation.model)
             if not request.stream:
                 body = ChatBody(envelope, with_logprobs=request.logprobs)
@@ -112,10 +114,11 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
         limit_s = time_left_s(context)
         choices_per_prompt = max(1, request.n)
         async with AsyncExitStack() as stack:
-            generations: list[Generation] = [
-                await stack.enter_async_context(self._relay.generate(start, time_left_s=limit_s))
-                for start in starts
-            ]
+            generations: list[Generation] = []
+            for start in starts:
+                generation = self._relay.generate(start, time_left_s=limit_s)
+                generations.append(await stack.enter_async_context(generation))
+                abandon_when_over(context, generation)
             first = generations[0]
             envelope = new_envelope("cmpl", first.created_at_s, first.model)
             answers = await stack.enter_async_context(aclosing(interleaved(generations)))
