@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry
 
 from services.controller.admin import AdminServicer
 from services.controller.attach import RegistryServicer
@@ -43,51 +42,44 @@ class RunningController:
     """A controller that serves."""
 
     address: str
-    metrics_address: str
     background: asyncio.Task[None]
     """Ends only by a bug, which it raises."""
 
 
 @asynccontextmanager
 async def running(
-    settings: ControllerSettings, metrics_registry: CollectorRegistry = REGISTRY
+    settings: ControllerSettings, metrics: ControllerMetrics
 ) -> AsyncIterator[RunningController]:
     """A controller that serves for as long as the context is open.
 
     Raises:
-        StartError: a port is taken.
+        StartError: the port is taken.
     """
-    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
+    clock = LeaseClock()
+    membership = Membership(
+        settings.lease_terms(), started_at_s=clock.now_s(), max_workers=settings.max_workers
+    )
+    keeper = LeaseKeeper(membership, clock, metrics)
+    prober = Prober(settings, keeper, clock)
+    incarnation = uuid.uuid4().hex
+    workers = RegistryServicer(settings, keeper, prober, metrics)
+    gateways = EndpointServicer(settings, keeper.registry, prober, metrics, incarnation)
+    operators = AdminServicer(settings, keeper)
+    server = MeshServer(settings.host, settings.port)
+    registry_pb2_grpc.add_RegistryServiceServicer_to_server(workers, server.grpc)
+    endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(gateways, server.grpc)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(operators, server.grpc)
+    await server.start(SERVICE_NAMES)
+    background = asyncio.create_task(_run_together(keeper.run(), prober.run()))
     try:
-        metrics = ControllerMetrics(metrics_registry)
-        clock = LeaseClock()
-        membership = Membership(
-            settings.lease_terms(), started_at_s=clock.now_s(), max_workers=settings.max_workers
-        )
-        keeper = LeaseKeeper(membership, clock, metrics)
-        prober = Prober(settings, keeper, clock)
-        incarnation = uuid.uuid4().hex
-        workers = RegistryServicer(settings, keeper, prober, metrics)
-        gateways = EndpointServicer(settings, keeper.registry, prober, metrics, incarnation)
-        server = MeshServer(settings.host, settings.port)
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(workers, server.grpc)
-        endpoint_pb2_grpc.add_EndpointServiceServicer_to_server(gateways, server.grpc)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminServicer(settings, keeper), server.grpc
-        )
-        await server.start(SERVICE_NAMES)
-        background = asyncio.create_task(_run_together(keeper.run(), prober.run()))
-        try:
-            yield RunningController(server.address, metrics_server.address, background)
-        finally:
-            await server.drain()
-            workers.stop()
-            gateways.stop()
-            await server.stop(STOP_GRACE_S)
-            background.cancel()
-            await asyncio.wait([background])
+        yield RunningController(server.address, background)
     finally:
-        metrics_server.stop()
+        await server.drain()
+        workers.stop()
+        gateways.stop()
+        await server.stop(STOP_GRACE_S)
+        background.cancel()
+        await asyncio.wait([background])
 
 
 async def serve(settings: ControllerSettings, stop: asyncio.Event) -> None:
@@ -96,13 +88,24 @@ async def serve(settings: ControllerSettings, stop: asyncio.Event) -> None:
     Raises:
         StartError: a port is taken.
     """
-    async with running(settings) as controller:
-        announce_ready(settings.ready_file, SERVICE, controller.address, controller.metrics_address)
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopped, controller.background], return_when=asyncio.FIRST_COMPLETED)
+    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port)
+    try:
+        async with running(settings, ControllerMetrics()) as controller:
+            announce_ready(settings.ready_file, SERVICE, controller.address, metrics_server.address)
+            await _either(stop, controller.background)
+    finally:
+        metrics_server.stop()
+
+
+async def _either(stop: asyncio.Event, background: asyncio.Task[None]) -> None:
+    """Returns when `stop` is set; raises when the background fails."""
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([stopped, background], return_when=asyncio.FIRST_COMPLETED)
+    finally:
         stopped.cancel()
-    if not controller.background.cancelled():
-        await controller.background
+    if background.done():
+        await background
 
 
 async def _run_together(*parts: Coroutine[Any, Any, None]) -> None:
