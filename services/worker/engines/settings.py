@@ -68,11 +68,16 @@ class EngineSettings:
     prompts sooner; fewer keep the time between the tokens of running sequences even."""
 
     threads: int | None = None
-    """CPU threads that compute. Default: all cores. Leave one to the rest of the process where
-    cores are many; on a few cores sharing costs less than idling."""
+    """CPU threads that compute. Default: all cores but one, which the event loop needs: threads
+    that compute together wait for the slowest of them, so one that must share its core slows all.
+    More help only where nothing else runs on the machine."""
 
     chat_template_path: Path | None = None
-    """A Jinja chat template that replaces the checkpoint's own."""
+    """A file with a Jinja chat template that replaces the checkpoint's own."""
+
+    allow_request_templates: bool = False
+    """Whether requests may bring chat templates. They run sandboxed, but can take long: allow it
+    where clients are trusted."""
 
     def __post_init__(self) -> None:
         if not self.model_path:

@@ -1,0 +1,5 @@
+"""The default engine: any decoder-only checkpoint of transformers, batched continuously.
+
+A thread of its own repeats one step: schedule, run, sample, publish. Requests join and leave
+between steps.
+"""

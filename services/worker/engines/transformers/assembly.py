@@ -1,0 +1,118 @@
+"""Loads a checkpoint and puts the engine's parts together. Importing it imports torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+import torch
+
+from services.worker.engines.base import EngineCapacity, ModelDescription, SequenceEvent
+from services.worker.engines.settings import EngineSettings
+from services.worker.engines.transformers.admission import Admission
+from services.worker.engines.transformers.commands import Commands
+from services.worker.engines.transformers.device import default_threads
+from services.worker.engines.transformers.loaded_model import LoadedModel, prepare_model
+from services.worker.engines.transformers.loading import Checkpoint, load_checkpoint
+from services.worker.engines.transformers.prompts import PromptReader
+from services.worker.engines.transformers.sampler import Sampler
+from services.worker.engines.transformers.scheduler import Scheduler
+from services.worker.engines.transformers.step_loop import StepLoop
+from services.worker.engines.transformers.token_texts import TokenTexts
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a loaded engine."""
+
+    description: ModelDescription
+    capacity: EngineCapacity
+    admission: Admission
+    prompts: PromptReader
+    texts: TokenTexts
+    step_loop: StepLoop
+
+
+def assemble(
+    settings: EngineSettings,
+    commands: Commands,
+    publish: Callable[[Sequence[SequenceEvent]], None],
+    may_compute: Callable[[], bool],
+) -> Assembly:
+    """Loads what the settings name. Must be called in the thread that will run the loop.
+
+    Raises:
+        StartError: one line that says what to change.
+    """
+    began_s = time.monotonic()
+    # Counts for the calling thread.
+    torch.set_num_threads(settings.threads or default_threads())
+    checkpoint = load_checkpoint(settings)
+    loaded = prepare_model(checkpoint, settings)
+    plan = loaded.plan
+    texts = TokenTexts(checkpoint.tokenizer)
+    prompts = PromptReader(
+        checkpoint.tokenizer,
+        texts,
+        vocabulary_size=loaded.vocabulary_size,
+        allow_request_templates=settings.allow_request_templates,
+    )
+    admission = Admission(
+        prompts,
+        texts,
+        sampling_defaults=checkpoint.sampling_defaults,
+        end_ids=checkpoint.end_ids,
+        vocabulary_size=loaded.vocabulary_size,
+        context_length_tokens=plan.context_length_tokens,
+    )
+    step_loop = StepLoop(
+        commands=commands,
+        scheduler=Scheduler(plan.slots, settings.step_tokens),
+        runner=loaded.runner,
+        sampler=Sampler(plan.slots, loaded.vocabulary_size, checkpoint.device),
+        texts=texts,
+        device=checkpoint.device,
+        publish=publish,
+        may_compute=may_compute,
+    )
+    description = _describe(checkpoint, settings, loaded, can_chat=prompts.can_chat)
+    log.info(
+        "model loaded",
+        model=description.name,
+        revision=description.revision,
+        device=str(checkpoint.device),
+        dtype=description.dtype,
+        threads=torch.get_num_threads(),
+        seconds=round(time.monotonic() - began_s, 2),
+    )
+    return Assembly(
+        description,
+        EngineCapacity(plan.slots, settings.max_waiting, plan.total_tokens),
+        admission,
+        prompts,
+        texts,
+        step_loop,
+    )
+
+
+def _describe(
+    checkpoint: Checkpoint, settings: EngineSettings, loaded: LoadedModel, *, can_chat: bool
+) -> ModelDescription:
+    names = settings.model_names or (checkpoint.name,)
+    quantization = getattr(checkpoint.model.config, "quantization_config", None)
+    capabilities = {"COMPLETE", "RESUME"} | ({"CHAT"} if can_chat else set())
+    return ModelDescription(
+        name=names[0],
+        aliases=names[1:],
+        revision=checkpoint.revision,
+        quantization=str(getattr(quantization, "quant_method", "")),
+        dtype=str(checkpoint.dtype).removeprefix("torch."),
+        context_length_tokens=loaded.plan.context_length_tokens,
+        vocabulary_size=loaded.vocabulary_size,
+        capabilities=frozenset(capabilities),
+        loaded_at_s=time.time(),
+    )

@@ -1,0 +1,267 @@
+"""Attention over packed rows and slots: what stands in for attention inside a model.
+
+A step is one packed row of tokens: one token of each decoding sequence, then pieces of prompts.
+transformers lets a model's attention be replaced by name; ours writes the step's keys and values
+into the KV cache and reads from there what each token may see.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from services.worker.engines.transformers.kv_cache import KVCache, LayerCache
+from services.worker.engines.transformers.memory import LayerShape
+
+ATTENTION_NAME = "tokenmesh_slots"
+
+_NEGATIVE_INFINITY = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a prompt: `length` tokens from `position` on, at `row` of the packed row."""
+
+    slot: int
+    position: int
+    row: int
+    length: int
+
+
+class StepLayout:
+    """Where the tokens of a step lie in the packed row and in the cache.
+
+    Args:
+        decode_slots: slots of the decoding sequences, rising; their tokens come first in the row.
+        decode_positions: positions of those tokens.
+        spans: the pieces of prompts, in the order of the row.
+        device: where the tensors are.
+    """
+
+    def __init__(
+        self,
+        decode_slots: Sequence[int],
+        decode_positions: Sequence[int],
+        spans: Sequence[Span],
+        device: torch.device,
+    ) -> None:
+        self.spans = spans
+        self.decodes = len(decode_slots)
+        slots = list(decode_slots)
+        positions = list(decode_positions)
+        for span in spans:
+            slots += [span.slot] * span.length
+            positions += range(span.position, span.position + span.length)
+        self.slots = torch.tensor(slots, device=device)
+        self.positions = torch.tensor(positions, device=device)
+        self._device = device
+        self._masks: dict[int | None, torch.Tensor] = {}
+        self._span_masks: dict[tuple[Span, int | None], torch.Tensor] = {}
+        if not self.decodes:
+            return
+        self.key_length = max(decode_positions) + 1
+        self.decode_slots = self.slots[: self.decodes]
+        reach = decode_slots[-1] + 1
+        # Rows of the cache that decoding reads: the slots themselves where they have no gaps; all
+        # up to the last where the gaps are few; else a copy of those in use.
+        self.in_place = reach < 2 * self.decodes
+        self.cache_rows = reach if self.in_place else self.decodes
+        self.has_gaps = self.in_place and reach != self.decodes
+
+    def decode_mask(self, window: int | None) -> torch.Tensor:
+        """What decoding tokens see: 0 or -inf, `[cache rows, 1, 1, key length]`."""
+        mask = self._masks.get(window)
+        if mask is None:
+            last = self.positions[: self.decodes]
+            if self.has_gaps:
+                last = last.new_full((self.cache_rows,), self.key_length - 1).index_copy(
+                    0, self.decode_slots, last
+                )
+            keys = torch.arange(self.key_length, device=self._device)
+            hidden = keys[None, :] > last[:, None]
+            if window is not None:
+                hidden |= keys[None, :] <= last[:, None] - window
+            mask = torch.zeros(hidden.shape, device=self._device)
+            mask = mask.masked_fill_(hidden, _NEGATIVE_INFINITY)[:, None, None, :]
+            self._masks[window] = mask
+        return mask
+
+    def span_mask(self, span: Span, window: int | None) -> torch.Tensor:
+        """What the tokens of a piece see: 0 or -inf, `[length, keys]`."""
+        mask = self._span_masks.get((span, window))
+        if mask is None:
+            end = span.position + span.length
+            queries = torch.arange(span.position, end, device=self._device)[:, None]
+            keys = torch.arange(end, device=self._device)[None, :]
+            hidden = keys > queries
+            if window is not None:
+                hidden |= keys <= queries - window
+            mask = torch.zeros(hidden.shape, device=self._device)
+            mask = mask.masked_fill_(hidden, _NEGATIVE_INFINITY)
+            self._span_masks[span, window] = mask
+        return mask
+
+
+@dataclass
+class _Running(threading.local):
+    """What the thread's current forward pass works on."""
+
+    layout: StepLayout | None = None
+    cache: KVCache | None = None
+    shapes: list[LayerShape] = field(default_factory=list)
+
+
+_running = _Running()
+
+
+class step_attention:  # noqa: N801
+    """Within it, forward passes of this thread compute a step over a cache."""
+
+    def __init__(self, layout: StepLayout, cache: KVCache) -> None:
+        self._layout = layout
+        self._cache = cache
+
+    def __enter__(self) -> None:
+        _running.layout, _running.cache = self._layout, self._cache
+
+    def __exit__(self, *exception: object) -> None:
+        _running.layout = _running.cache = None
+
+
+class shape_recording:  # noqa: N801
+    """Within it, forward passes of this thread compute one sequence, and record their layers."""
+
+    def __enter__(self) -> list[LayerShape]:
+        _running.shapes = []
+        return _running.shapes
+
+    def __exit__(self, *exception: object) -> None:
+        _running.shapes = []
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one layer, as transformers calls it: `[1, heads, tokens, size]` each.
+
+    Returns `[1, tokens, heads, value size]`.
+    """
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = _Rule(scale, softcap, sliding_window, s_aux)
+    layout, cache = _running.layout, _running.cache
+    if layout is None or cache is None:
+        _running.shapes.append(
+            LayerShape(layer, key.shape[1], key.shape[-1], value.shape[-1]),
+        )
+        length = query.shape[2]
+        layout = StepLayout([], [], [Span(0, 0, 0, length)], query.device)
+        mask = layout.span_mask(layout.spans[0], sliding_window)
+        return _weigh(query, key, value, mask, rule).transpose(1, 2), None
+    kept = cache.layers[layer]
+    keys, values = kept
+    keys[layout.slots, :, layout.positions] = key[0].transpose(0, 1).to(keys.dtype)
+    values[layout.slots, :, layout.positions] = value[0].transpose(0, 1).to(values.dtype)
+    packed = query[0].transpose(0, 1).to(keys.dtype)
+    parts = []
+    if layout.decodes:
+        parts.append(_decode(packed[: layout.decodes], kept, layout, rule))
+    parts.extend(_prefill(packed, kept, layout, span, rule) for span in layout.spans)
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return joined.to(query.dtype)[None], None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How a layer weighs keys."""
+
+    scale: float
+    softcap: float | None
+    window: int | None
+    sinks: torch.Tensor | None
+
+
+def _decode(query: torch.Tensor, kept: LayerCache, layout: StepLayout, rule: _Rule) -> torch.Tensor:
+    """One token each of several sequences: `[sequences, heads, size]`."""
+    keys, values = kept
+    rows, length = layout.cache_rows, layout.key_length
+    if layout.in_place:
+        keys, values = keys[:rows, :, :length], values[:rows, :, :length]
+    else:
+        keys = keys[:, :, :length].index_select(0, layout.decode_slots)
+        values = values[:, :, :length].index_select(0, layout.decode_slots)
+    if layout.has_gaps:
+        spread = query.new_zeros((rows, *query.shape[1:]))
+        query = spread.index_copy_(0, layout.decode_slots, query)
+    weighed = _weigh(query[:, :, None], keys, values, layout.decode_mask(rule.window), rule)
+    out = weighed.flatten(1, 2)
+    return out.index_select(0, layout.decode_slots) if layout.has_gaps else out
+
+
+def _prefill(
+    packed: torch.Tensor, kept: LayerCache, layout: StepLayout, span: Span, rule: _Rule
+) -> torch.Tensor:
+    """A piece of a prompt: `[length, heads, size]`."""
+    keys, values = kept
+    end = span.position + span.length
+    query = packed[span.row : span.row + span.length].transpose(0, 1)[None]
+    mask = layout.span_mask(span, rule.window)
+    keys, values = keys[span.slot, :, :end][None], values[span.slot, :, :end][None]
+    return _weigh(query, keys, values, mask, rule)[0].transpose(0, 1)
+
+
+def _weigh(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    rule: _Rule,
+) -> torch.Tensor:
+    """`[rows, heads, queries, size]` over `[rows, kv heads, keys, size]`."""
+    rows, heads, queries, _ = query.shape
+    kv_heads = keys.shape[1]
+    groups = heads // kv_heads
+    if queries == 1 and groups > 1:
+        # The heads that share keys become the queries of one head: keys are read once.
+        query = query.view(rows, kv_heads, groups, query.shape[-1])
+        sinks = None if rule.sinks is None else rule.sinks.view(1, kv_heads, groups, 1)
+    else:
+        sinks = None if rule.sinks is None else rule.sinks.view(1, heads, 1, 1)
+    shared = query.shape[1] != kv_heads
+    mask = mask.to(query.dtype)
+    if rule.softcap is None and sinks is None:
+        out = F.scaled_dot_product_attention(
+            query, keys, values, mask, scale=rule.scale, enable_gqa=shared
+        )
+    else:
+        if shared:
+            keys = keys.repeat_interleave(groups, 1)
+            values = values.repeat_interleave(groups, 1)
+        scores = torch.matmul(query * rule.scale, keys.transpose(-1, -2))
+        if rule.softcap is not None:
+            scores = torch.tanh(scores / rule.softcap) * rule.softcap
+        scores = (scores + mask).float()
+        if sinks is not None:
+            scores = torch.cat([scores, sinks.float().expand(*scores.shape[:-1], 1)], -1)
+        weights = torch.softmax(scores, -1)[..., : keys.shape[-2]].to(values.dtype)
+        out = torch.matmul(weights, values)
+    return out.reshape(rows, heads, queries, values.shape[-1])
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)

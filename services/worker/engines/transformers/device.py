@@ -1,0 +1,118 @@
+"""Chooses the device and the type of the weights, and asks how much memory is free."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from services.mesh.errors import StartError
+
+_CPU_SHARE = 0.4
+_ACCELERATOR_SHARE = 0.85
+_AUTO_ORDER = ("cuda", "xpu", "mps", "npu")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`, such as "auto", "cpu" or "cuda:1".
+
+    Raises:
+        StartError: this machine, or this build of torch, does not have it.
+    """
+    kind, _, index = name.partition(":")
+    if kind == "auto":
+        kind = next((each for each in _AUTO_ORDER if _count(each)), "cpu")
+    if index and not index.isdigit():
+        raise StartError(f"device {name!r} has no number after the colon, as in 'cuda:1'")
+    count = 1 if kind == "cpu" else _count(kind)
+    if count == 0:
+        raise StartError(
+            f"device {name!r} is not there: torch {torch.__version__} finds no such device"
+        )
+    if int(index or 0) >= count:
+        raise StartError(f"device {name!r} is not there: {kind} devices go from 0 to {count - 1}")
+    return torch.device(kind) if kind in ("cpu", "mps") else torch.device(kind, int(index or 0))
+
+
+def choose_dtype(name: str, device: torch.device, checkpoint: torch.dtype | None) -> torch.dtype:
+    """The type of the weights. See EngineSettings.dtype for what "auto" means."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "xpu" or checkpoint == torch.bfloat16:
+        return torch.bfloat16
+    return torch.float16
+
+
+def kv_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
+    """The type of keys and values. CPUs attend fastest in float32, beside 16-bit weights, too."""
+    return torch.float32 if device.type == "cpu" else weights
+
+
+def kv_budget_bytes(device: torch.device) -> int:
+    """What the KV cache may take by default, once the weights are loaded."""
+    if device.type == "cpu":
+        return int(_free_host_bytes() * _CPU_SHARE)
+    if device.type == "mps":
+        limit = torch.mps.recommended_max_memory()
+        return int((limit - torch.mps.current_allocated_memory()) * _ACCELERATOR_SHARE)
+    free, _ = _module(device.type).mem_get_info(device)
+    return int(free * _ACCELERATOR_SHARE)
+
+
+def release_cached(device: torch.device) -> None:
+    """Gives memory that the allocator keeps for reuse back to the device."""
+    if device.type != "cpu":
+        _module(device.type).empty_cache()
+
+
+def default_threads() -> int:
+    """All cores but one.
+
+    torch's threads wait for each other by spinning. Where the service's own event loop takes one of
+    their cores, each of a step's many operations waits for a turn of the operating system's
+    scheduler, milliseconds instead of microseconds.
+    """
+    return max(1, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _count(kind: str) -> int:
+    if kind == "npu":
+        try:
+            importlib.import_module("torch_npu")
+        except ImportError:
+            return 0
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module = _module(kind)
+    return int(module.device_count()) if module.is_available() else 0
+
+
+def _module(kind: str) -> Any:
+    return getattr(torch, kind)
+
+
+def _free_host_bytes() -> int:
+    """Memory that the machine, or the container, can still give."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    free = page * os.sysconf("SC_PHYS_PAGES") // 2
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit = _lines(Path("/sys/fs/cgroup/memory.max"))
+    used = _lines(Path("/sys/fs/cgroup/memory.current"))
+    if limit and used and limit[0].isdigit():
+        free = min(free, int(limit[0]) - int(used[0]))
+    return max(free, 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,239 @@
+"""The engine as the worker sees it: requests in from the event loop, steps out to it.
+
+This module imports no torch: the engine's thread does, when it loads the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from services.mesh.errors import (
+    DeadlineError,
+    ModelNotFoundError,
+    StartError,
+    UnavailableError,
+)
+from services.worker.engines.base import (
+    EngineCapacity,
+    EngineLoad,
+    EngineRequest,
+    Failed,
+    Finished,
+    ModelDescription,
+    Prompt,
+    SequenceEvent,
+    StepOutput,
+)
+from services.worker.engines.settings import EngineSettings
+from services.worker.engines.transformers import commands
+from services.worker.engines.transformers.outbox import Outbox
+from services.worker.engines.transformers.places import Places
+
+if TYPE_CHECKING:
+    from services.worker.engines.transformers.assembly import Assembly
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+UNREAD_STEPS = 64
+"""Steps that may lie unread before the engine waits for its consumer."""
+
+
+class TransformersEngine:
+    """Serves one checkpoint. See services.worker.engines.base.Engine for each method."""
+
+    name = "transformers"
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._commands: commands.Commands = queue.SimpleQueue()
+        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompts")
+        self._step = 0
+        self._is_serving = False
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread | None = None
+        self._assembly: Assembly | None = None
+        self._outbox: Outbox
+        self._places: Places
+
+    @property
+    def models(self) -> Sequence[ModelDescription]:
+        """The one model."""
+        return (self._loaded.description,)
+
+    @property
+    def capacity(self) -> EngineCapacity:
+        """What the KV cache and the settings allow."""
+        return self._loaded.capacity
+
+    def load(self) -> EngineLoad:
+        """How busy it is. Requests whose prompt is still being read wait, too."""
+        load = self._loaded.step_loop.load
+        return EngineLoad(
+            running=load.running,
+            waiting=max(load.waiting, self._places.taken - load.running),
+            kv_used_tokens=load.kv_used_tokens,
+            generated_tokens=load.generated_tokens,
+        )
+
+    async def start(self) -> None:
+        """Loads the model in the engine's thread, and lets it run."""
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(self._loop, UNREAD_STEPS, self._wake)
+        assembled: asyncio.Future[Assembly] = self._loop.create_future()
+        # A daemon, so that a process that gives up while a model loads can end.
+        self._thread = threading.Thread(
+            target=self._run, args=(assembled,), name="engine", daemon=True
+        )
+        self._thread.start()
+        self._assembly = await assembled
+        capacity = self._assembly.capacity
+        self._places = Places(capacity.max_running, capacity.max_waiting)
+        self._is_serving = True
+
+    async def stop(self) -> None:
+        """Ends the thread, the steps, and what still runs. A second call changes nothing."""
+        self._is_serving = False
+        self._commands.put(commands.Stop())
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+            self._outbox.close()
+            self._thread = None
+        self._reading.shutdown(wait=False, cancel_futures=True)
+
+    async def submit(self, request: EngineRequest) -> None:
+        """Reads the prompt in a thread, then queues the request."""
+        self._require_serving()
+        self._require_model(request.model)
+        arrived_s = time.monotonic()
+        _require_time(request, arrived_s)
+        choices = request.sampling_fields.get("choices") or 1
+        self._places.take(request.key, choices)
+        try:
+            admission = self._loaded.admission
+            sequences = await self._read(lambda: admission.sequences(request, arrived_s))
+            _require_time(request, time.monotonic())
+            self._require_serving()
+        except BaseException:
+            self._places.give_back(request.key)
+            raise
+        if request.key in self._places:
+            self._commands.put(commands.Add(sequences))
+
+    def abort(self, key: Hashable) -> None:
+        """Takes the request out before the next step."""
+        self._places.give_back(key)
+        self._commands.put(commands.Abort(key))
+
+    def grant_credit(self, key: Hashable, tokens: int) -> None:
+        """Counts from the next step on."""
+        self._commands.put(commands.Grant(key, tokens))
+
+    async def steps(self) -> AsyncIterator[StepOutput]:
+        """The outputs, in order, until the engine stops."""
+        async for output in self._outbox:
+            yield output
+
+    async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a prompt."""
+        self._require_model(model)
+        prompts = self._loaded.prompts
+        tokens = await self._read(
+            lambda: prompts.read(prompt, add_special_tokens=add_special_tokens)
+        )
+        return list(tokens.ids)
+
+    async def detokenize(
+        self, model: str, token_ids: Sequence[int], *, skip_special_tokens: bool
+    ) -> str:
+        """Text of token ids."""
+        self._require_model(model)
+        loaded = self._loaded
+        loaded.prompts.require_known(tuple(token_ids), "token_ids")
+        decode = loaded.texts.decode if skip_special_tokens else loaded.texts.decode_all
+        return await self._read(lambda: decode(token_ids))
+
+    @property
+    def _loaded(self) -> Assembly:
+        if self._assembly is None:
+            raise UnavailableError("the engine has not started")
+        return self._assembly
+
+    def _run(self, assembled: asyncio.Future[Assembly]) -> None:
+        """The engine's thread."""
+        try:
+            assembly = self._assemble()
+        except StartError as error:
+            self._loop.call_soon_threadsafe(_set_error, assembled, error)
+            return
+        except Exception as error:
+            log.exception("cannot start the engine")
+            start_error = StartError(f"cannot start the engine: {error!r}")
+            self._loop.call_soon_threadsafe(_set_error, assembled, start_error)
+            return
+        self._loop.call_soon_threadsafe(_set_result, assembled, assembly)
+        assembly.step_loop.run()
+
+    def _assemble(self) -> Assembly:
+        try:
+            from services.worker.engines.transformers.assembly import assemble
+        except ModuleNotFoundError as error:
+            raise StartError(
+                f"the transformers engine needs the Python package {error.name!r}, which is not "
+                "installed: pip install 'tokenmesh[transformers]'"
+            ) from error
+        return assemble(
+            self._settings, self._commands, self._publish, lambda: not self._outbox.is_full
+        )
+
+    def _publish(self, events: Sequence[SequenceEvent]) -> None:
+        """Called in the engine's thread."""
+        self._step += 1
+        self._outbox.put(StepOutput(self._step, events))
+        ended = [each.key for each in events if isinstance(each.event, Finished | Failed)]
+        if ended:
+            self._loop.call_soon_threadsafe(self._end_choices, ended)
+
+    def _end_choices(self, keys: Sequence[Hashable]) -> None:
+        for key in keys:
+            self._places.end_choice(key)
+
+    def _wake(self) -> None:
+        self._commands.put(commands.Wake())
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        """Runs what tokenizes or renders in the thread for it."""
+        return await self._loop.run_in_executor(self._reading, work)
+
+    def _require_serving(self) -> None:
+        if not self._is_serving:
+            raise UnavailableError("the engine is not running")
+
+    def _require_model(self, model: str) -> None:
+        description = self._loaded.description
+        if model != description.name and model not in description.aliases:
+            raise ModelNotFoundError(f"this worker does not serve model {model!r}", field="model")
+
+
+def _require_time(request: EngineRequest, now_s: float) -> None:
+    if request.deadline_s is not None and request.deadline_s <= now_s:
+        raise DeadlineError("the request's deadline passed before it could run")
+
+
+def _set_result(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _set_error(future: asyncio.Future[T], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,55 @@
+"""Counts the sequences that an engine holds, so that no more are taken than may wait."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from services.mesh.errors import InvalidRequestError, QueueFullError
+
+_RETRY_AFTER_S = 1.0
+
+
+class Places:
+    """The sequences that run or wait, by request. For the event loop's thread."""
+
+    def __init__(self, max_running: int, max_waiting: int) -> None:
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._left: dict[Hashable, int] = {}
+        self.taken = 0
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._left
+
+    def take(self, key: Hashable, choices: int) -> None:
+        """Counts a request in. One with more choices than places left is taken while there is one.
+
+        Raises:
+            QueueFullError: as many wait as may.
+            InvalidRequestError: the key is in use.
+        """
+        if key in self._left:
+            raise InvalidRequestError(f"a request with key {key!r} is running", field="request_key")
+        if self.taken >= self._max_running + self._max_waiting:
+            raise QueueFullError(
+                f"{self._max_running} sequences run and {self._max_waiting} wait: try again, or "
+                "elsewhere",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._left[key] = choices
+        self.taken += choices
+
+    def give_back(self, key: Hashable) -> None:
+        """Counts all that is left of a request out. Ignores unknown keys."""
+        self.taken -= self._left.pop(key, 0)
+
+    def end_choice(self, key: Hashable) -> None:
+        """Counts one choice of a request out. Ignores unknown keys."""
+        left = self._left.get(key)
+        if left is None:
+            return
+        self.taken -= 1
+        if left == 1:
+            del self._left[key]
+        else:
+            self._left[key] = left - 1

@@ -1,0 +1,143 @@
+"""Renders conversations with the checkpoint's chat template, and tokenizes prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from services.mesh.errors import InvalidRequestError, UnsupportedError
+from services.worker.engines.base import ChatPrompt, Prompt
+from services.worker.engines.transformers.token_texts import TokenTexts
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as the model takes it, and the text that it was."""
+
+    ids: tuple[int, ...]
+    text: str
+
+
+class PromptReader:
+    """Turns prompts of every form into token ids. For one thread at a time."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        texts: TokenTexts,
+        *,
+        vocabulary_size: int,
+        allow_request_templates: bool,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._texts = texts
+        self._vocabulary_size = vocabulary_size
+        self._allow_request_templates = allow_request_templates
+        self._takes_tools = self.can_chat and _uses_tools(tokenizer)
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether there is a chat template."""
+        return bool(self._tokenizer.chat_template)
+
+    def read(self, prompt: Prompt, *, add_special_tokens: bool = True) -> Tokens:
+        """Token ids of a prompt. A conversation's template decides about special tokens itself.
+
+        Raises:
+            InvalidRequestError: the prompt is empty, or the chat template refuses it.
+            UnsupportedError: the checkpoint has no chat template, or one without tools.
+        """
+        if isinstance(prompt, ChatPrompt):
+            text = self._render(prompt)
+            tokens = Tokens(self._tokenize(text, add_special_tokens=False), text)
+        elif isinstance(prompt, str):
+            ids = self._tokenize(prompt, add_special_tokens=add_special_tokens)
+            tokens = Tokens(ids, prompt)
+        else:
+            self.require_known(prompt, "prompt.token_ids")
+            tokens = Tokens(tuple(prompt), self._texts.decode(prompt))
+        if not tokens.ids:
+            raise InvalidRequestError("the prompt has no tokens: give at least one", field="prompt")
+        return tokens
+
+    def require_known(self, token_ids: tuple[int, ...], field: str) -> None:
+        """Raises InvalidRequestError, naming `field`, where an id is not in the vocabulary."""
+        for token_id in token_ids:
+            if not 0 <= token_id < self._vocabulary_size:
+                raise InvalidRequestError(
+                    f"{field} holds {token_id}: token ids of this model are from 0 to "
+                    f"{self._vocabulary_size - 1}",
+                    field=field,
+                )
+
+    def _tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        try:
+            encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                "the prompt holds half of a surrogate pair, which is no character", field="prompt"
+            ) from error
+        return tuple(encoded["input_ids"])
+
+    def _render(self, prompt: ChatPrompt) -> str:
+        self._check_chat(prompt)
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [dict(message) for message in prompt.messages],
+                tools=[dict(tool) for tool in prompt.tools] or None,
+                chat_template=prompt.chat_template,
+                add_generation_prompt=prompt.add_generation_prompt,
+                continue_final_message=prompt.continue_final_message,
+                tokenize=False,
+                **prompt.template_arguments,
+            )
+        except jinja2.TemplateSyntaxError as error:
+            raise InvalidRequestError(
+                f"the chat template is wrong: {error.message}", field="prompt.chat_template"
+            ) from error
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise InvalidRequestError(
+                f"the model's chat template refuses the conversation: {error}",
+                field="prompt.messages",
+            ) from error
+        return text
+
+    def _check_chat(self, prompt: ChatPrompt) -> None:
+        if prompt.chat_template is not None and not self._allow_request_templates:
+            raise UnsupportedError(
+                "this worker takes no chat templates with requests", field="prompt.chat_template"
+            )
+        if prompt.chat_template is None and not self.can_chat:
+            raise UnsupportedError(
+                "this model has no chat template: send a text prompt to completions, or start the "
+                "worker with a chat template",
+                field="prompt.messages",
+            )
+        if not prompt.messages:
+            raise InvalidRequestError("messages is empty", field="prompt.messages")
+        if prompt.add_generation_prompt and prompt.continue_final_message:
+            raise InvalidRequestError(
+                "continue_final_message excludes add_generation_prompt",
+                field="prompt.continue_final_message",
+            )
+        if prompt.tools and prompt.chat_template is None and not self._takes_tools:
+            raise UnsupportedError(
+                "this model's chat template has no place for tools", field="prompt.tools"
+            )
+
+
+def _uses_tools(tokenizer: Any) -> bool:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        return "tool_use" in template
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        tree = environment.parse(template)
+    except jinja2.TemplateSyntaxError:
+        # Tags of transformers' own, such as {% generation %}: look at the words instead.
+        return "tools" in template
+    return "tools" in jinja2.meta.find_undeclared_variables(tree)

@@ -1,0 +1,77 @@
+"""A sequence: one choice of a request, on its way through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from services.worker.engines.base import Sampling, TokenLogprob
+from services.worker.engines.transformers.output import Ending, Output
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What the choices of a request share."""
+
+    key: Hashable
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    echo_text: str
+    """Sent before the output. Empty when the prompt is not to be repeated."""
+    sampling: Sampling
+    deadline_s: float | None
+    """On the monotonic clock."""
+    priority: int
+    arrived_s: float
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One choice of a request. It waits, runs in a slot of the KV cache, and ends."""
+
+    request: Request
+    choice_index: int
+    output: Output
+    credit_tokens: int | None
+    """Tokens that may still be produced. None is unlimited."""
+    next_number: int = 0
+    """Number of its next event."""
+    continues: bool = False
+    """Whether another worker has produced some of it."""
+    unsent_text: str = ""
+    """Text that the tokens before this engine's first hold, and nobody has sent."""
+    unsent_ids: list[int] = field(default_factory=list)
+    unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
+    ending: Ending | None = None
+    """Set from the start where the output that it continues was already over."""
+    slot: int | None = None
+    computed_tokens: int = 0
+    """Tokens whose keys and values are in the slot."""
+    started: bool = False
+    prefill_started_s: float | None = None
+    first_token_s: float | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and output tokens."""
+        return len(self.request.prompt_ids) + len(self.output.token_ids)
+
+    @property
+    def uncomputed_tokens(self) -> int:
+        """Tokens to compute before the next can be sampled: 1 while decoding."""
+        return self.total_tokens - self.computed_tokens
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether it may produce a token."""
+        return self.credit_tokens is None or self.credit_tokens > 0
+
+    def token_ids(self, start: int, end: int) -> list[int]:
+        """Its tokens, prompt then output, from position `start` up to `end`."""
+        prompt_ids = self.request.prompt_ids
+        length = len(prompt_ids)
+        if start >= length:
+            return self.output.token_ids[start - length : end - length]
+        ids = list(prompt_ids[start:end])
+        ids.extend(self.output.token_ids[: max(0, end - length)])
+        return ids

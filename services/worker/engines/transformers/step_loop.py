@@ -1,0 +1,224 @@
+"""The engine's loop: take commands, schedule, run, sample, publish; over and over.
+
+It runs in a thread of its own, the only one that touches the model, the cache and the sequences.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Rows
+
+import structlog
+import torch
+
+from services.mesh.errors import (
+    DeadlineError,
+    InternalError,
+    MeshError,
+    OutOfMemoryError,
+    UnavailableError,
+)
+from services.worker.engines.base import EngineLoad, SequenceEvent
+from services.worker.engines.transformers import events
+from services.worker.engines.transformers.commands import (
+    Abort,
+    Add,
+    Command,
+    Commands,
+    Grant,
+    Stop,
+    Wake,
+)
+from services.worker.engines.transformers.device import release_cached
+from services.worker.engines.transformers.model_runner import ModelRunner
+from services.worker.engines.transformers.sampler import Sampled, Sampler
+from services.worker.engines.transformers.scheduler import Scheduler, Work
+from services.worker.engines.transformers.sequence import Sequence
+from services.worker.engines.transformers.token_texts import TokenTexts
+
+log = structlog.get_logger()
+
+
+class StepLoop:
+    """Computes sequences step by step until it is told to stop.
+
+    Args:
+        commands: what the event loop wants. Bounded by admission, which comes before it.
+        publish: takes the events of a step.
+        may_compute: false while nobody takes what was published; then nothing is computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        scheduler: Scheduler,
+        runner: ModelRunner,
+        sampler: Sampler,
+        texts: TokenTexts,
+        device: torch.device,
+        publish: Callable[[Rows[SequenceEvent]], None],
+        may_compute: Callable[[], bool],
+    ) -> None:
+        self._commands = commands
+        self._scheduler = scheduler
+        self._runner = runner
+        self._sampler = sampler
+        self._texts = texts
+        self._device = device
+        self._publish = publish
+        self._may_compute = may_compute
+        self._stopping = False
+        self._generated_tokens = 0
+        self.load = EngineLoad(0, 0, 0, 0)
+        """How busy it was after the last step. Other threads may read it."""
+
+    def run(self) -> None:
+        """Runs until Stop comes; then fails what is left."""
+        while not self._stopping:
+            try:
+                self.step()
+            except Exception:
+                log.exception("the engine's loop failed; it goes on without its sequences")
+                self._fail_all(InternalError("the engine failed"))
+        self._fail_all(UnavailableError("the worker stops"))
+
+    def step(self) -> None:
+        """One turn. Waits for a command where there is nothing to compute."""
+        self._take_commands()
+        out = self._expire(time.monotonic())
+        schedule = self._scheduler.schedule() if self._may_compute() else []
+        if schedule:
+            out += self._compute(schedule)
+        self._note_load()
+        if out:
+            self._publish(out)
+        if not schedule and not self._stopping:
+            self._wait_for_command()
+
+    def _take_commands(self) -> None:
+        while True:
+            try:
+                self._apply(self._commands.get_nowait())
+            except queue.Empty:
+                return
+
+    def _wait_for_command(self) -> None:
+        deadline_s = self._scheduler.next_deadline_s()
+        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        try:
+            self._apply(self._commands.get(timeout=left_s))
+        except queue.Empty:
+            return
+
+    def _apply(self, command: Command) -> None:
+        match command:
+            case Add(sequences):
+                for sequence in sequences:
+                    self._add(sequence)
+            case Abort(key):
+                for sequence in self._scheduler.of_request(key):
+                    self._scheduler.remove(sequence)
+            case Grant(key, tokens):
+                for sequence in self._scheduler.of_request(key):
+                    if sequence.credit_tokens is not None:
+                        sequence.credit_tokens += tokens
+            case Wake():
+                pass
+            case Stop():
+                self._stopping = True
+
+    def _add(self, sequence: Sequence) -> None:
+        if sequence.ending is None:
+            self._scheduler.add(sequence)
+            return
+        now_s = time.monotonic()
+        self._publish(
+            [*events.started(sequence), *events.finished(sequence, sequence.ending, now_s)]
+        )
+
+    def _expire(self, now_s: float) -> list[SequenceEvent]:
+        out = []
+        for sequence in self._scheduler.late(now_s):
+            self._scheduler.remove(sequence)
+            out.append(events.failed(sequence, DeadlineError("the request's deadline passed")))
+        return out
+
+    def _compute(self, schedule: Rows[Work]) -> list[SequenceEvent]:
+        now_s = time.monotonic()
+        for work in schedule:
+            if work.sequence.prefill_started_s is None:
+                work.sequence.prefill_started_s = now_s
+        try:
+            tokens = self._run(schedule)
+        except Exception as error:
+            return self._compute_one_by_one(schedule, error)
+        return self._advance(schedule, tokens)
+
+    def _run(self, schedule: Rows[Work]) -> list[Sampled]:
+        logits = self._runner.run(schedule)
+        rows = [work.sequence for work in schedule if work.samples]
+        return self._sampler.sample(rows, logits) if rows else []
+
+    def _compute_one_by_one(self, schedule: Rows[Work], error: Exception) -> list[SequenceEvent]:
+        """After a step failed: finds the sequences at fault, and gets the others on."""
+        log.warning("a step failed", sequences=len(schedule), error=repr(error))
+        release_cached(self._device)
+        out: list[SequenceEvent] = []
+        for work in schedule:
+            try:
+                tokens = self._run([work])
+            except Exception as fault:
+                release_cached(self._device)
+                out.append(self._fail(work.sequence, fault))
+            else:
+                out += self._advance([work], tokens)
+        return out
+
+    def _advance(self, schedule: Rows[Work], tokens: Rows[Sampled]) -> list[SequenceEvent]:
+        """Books what a step computed, and makes its events."""
+        out: list[SequenceEvent] = []
+        now_s = time.monotonic()
+        next_token = iter(tokens)
+        for work in schedule:
+            sequence = work.sequence
+            samples = work.samples
+            sequence.computed_tokens += work.tokens
+            if not samples:
+                continue
+            if not sequence.started:
+                out += events.started(sequence)
+            out += events.sampled(sequence, next(next_token), self._texts, now_s)
+            if sequence.ending is not None:
+                self._scheduler.remove(sequence)
+        self._generated_tokens += len(tokens)
+        return out
+
+    def _fail(self, sequence: Sequence, fault: Exception) -> SequenceEvent:
+        self._scheduler.remove(sequence)
+        request_id = sequence.request.request_id
+        log.error("cannot compute a sequence", request_id=request_id, exc_info=fault)
+        error: MeshError = InternalError("the engine failed to compute this request")
+        if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+            error = OutOfMemoryError("the device has no memory for this request, even alone")
+        return events.failed(sequence, error)
+
+    def _fail_all(self, error: MeshError) -> None:
+        out = []
+        for sequence in list(self._scheduler):
+            self._scheduler.remove(sequence)
+            out.append(events.failed(sequence, error))
+        self._note_load()
+        if out:
+            self._publish(out)
+
+    def _note_load(self) -> None:
+        running = self._scheduler.running
+        self.load = EngineLoad(
+            running=len(running),
+            waiting=self._scheduler.waiting_count,
+            kv_used_tokens=sum(sequence.computed_tokens for sequence in running),
+            generated_tokens=self._generated_tokens,
+        )

@@ -1,0 +1,71 @@
+"""Texts and bytes of tokens, alone and in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+
+
+class TokenTexts:
+    """What the tokens of one tokenizer say. Reads only, so any thread may call it."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._backend = backend
+        decoder = "" if backend is None else str(backend.decoder)
+        self._bytes_of_letter = (
+            {letter: byte for byte, letter in bytes_to_unicode().items()}
+            if "ByteLevel" in decoder
+            else None
+        )
+        self._special = {int(token_id) for token_id in tokenizer.all_special_ids}
+        self._added = {int(token_id) for token_id in getattr(tokenizer, "added_tokens_decoder", {})}
+        self.bytes_of = lru_cache(maxsize=65536)(self._bytes_of)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens in a row, without special tokens."""
+        return self._decode(token_ids, skip_special_tokens=True)
+
+    def decode_all(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens in a row, special tokens included."""
+        return self._decode(token_ids, skip_special_tokens=False)
+
+    def _decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        if self._backend is not None:
+            # Past the tokenizer's own wrapper, which costs more than the decoding.
+            return str(self._backend.decode(token_ids, skip_special_tokens=skip_special_tokens))
+        return str(
+            self._tokenizer.decode(
+                list(token_ids),
+                skip_special_tokens=skip_special_tokens,
+                clean_up_tokenization_spaces=False,
+            )
+        )
+
+    def text_of(self, token_id: int) -> str:
+        """A token's own text. Half a character shows as U+FFFD."""
+        return self.bytes_of(token_id).decode(errors="replace")
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        """The exact bytes that a token stands for."""
+        token = self._tokenizer.convert_ids_to_tokens(token_id)
+        if token is None:
+            return b""
+        if token_id in self._special or token_id in self._added:
+            return str(token).encode()
+        if self._bytes_of_letter is not None:
+            return b"".join(_letter_bytes(letter, self._bytes_of_letter) for letter in token)
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes((int(token[3:5], 16),))
+        return str(token).replace(_SPACE, " ").encode()
+
+
+def _letter_bytes(letter: str, bytes_of_letter: dict[str, int]) -> bytes:
+    byte = bytes_of_letter.get(letter)
+    return letter.encode() if byte is None else bytes((byte,))
