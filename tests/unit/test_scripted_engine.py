@@ -21,7 +21,6 @@ from services.mesh.errors import (
 )
 from services.worker.engines.base import (
     Chunk,
-    EngineCapacity,
     EngineRequest,
     Failed,
     Finished,
@@ -30,7 +29,7 @@ from services.worker.engines.base import (
     Started,
     StepOutput,
 )
-from services.worker.engines.scripted import Pace, ScriptedEngine, vocabulary
+from services.worker.engines.scripted import Pace, ScriptedEngine, ScriptedSettings, vocabulary
 
 LIMIT_S = 30
 
@@ -44,10 +43,13 @@ def make_engine(
     context_length_tokens: int = 4096,
 ) -> ScriptedEngine:
     return ScriptedEngine(
-        "scripted",
-        pace=pace or Pace(),
-        capacity=EngineCapacity(max_running, max_waiting, kv_total_tokens),
-        context_length_tokens=context_length_tokens,
+        ScriptedSettings(
+            pace=pace or Pace(),
+            max_running=max_running,
+            max_waiting=max_waiting,
+            kv_total_tokens=kv_total_tokens,
+            context_length_tokens=context_length_tokens,
+        )
     )
 
 

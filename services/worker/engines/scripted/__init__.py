@@ -2,5 +2,6 @@
 
 from services.worker.engines.scripted.engine import ScriptedEngine
 from services.worker.engines.scripted.pace import Pace
+from services.worker.engines.scripted.settings import ScriptedSettings
 
-__all__ = ["Pace", "ScriptedEngine"]
+__all__ = ["Pace", "ScriptedEngine", "ScriptedSettings"]

@@ -33,12 +33,12 @@ from services.worker.engines.sampling import resolve_sampling
 from services.worker.engines.scripted import sequence as sequences
 from services.worker.engines.scripted import vocabulary
 from services.worker.engines.scripted.jobs import Job, JobQueue
-from services.worker.engines.scripted.pace import Pace
 from services.worker.engines.scripted.prompt import (
     check_token_ids,
     prompt_text,
     prompt_token_ids,
 )
+from services.worker.engines.scripted.settings import ScriptedSettings
 
 REVISION = "scripted-1"
 CAPABILITIES = frozenset({"COMPLETE", "CHAT", "RESUME"})
@@ -54,27 +54,20 @@ class ScriptedEngine:
 
     name = "scripted"
 
-    def __init__(
-        self,
-        model_name: str,
-        *,
-        aliases: Sequence[str] = (),
-        pace: Pace,
-        capacity: EngineCapacity,
-        context_length_tokens: int,
-    ) -> None:
-        """`capacity.kv_total_tokens` bounds prompts and outputs of all running sequences."""
-        self._pace = pace
-        self._capacity = capacity
-        self._context_length_tokens = context_length_tokens
-        self._model_names = frozenset({model_name, *aliases})
+    def __init__(self, settings: ScriptedSettings) -> None:
+        self._pace = settings.pace
+        self._capacity = EngineCapacity(
+            settings.max_running, settings.max_waiting, settings.kv_total_tokens
+        )
+        self._context_length_tokens = settings.context_length_tokens
+        self._model_names = frozenset(settings.model_names)
         self._description = ModelDescription(
-            name=model_name,
-            aliases=tuple(aliases),
+            name=settings.model_names[0],
+            aliases=settings.model_names[1:],
             revision=REVISION,
             quantization="",
             dtype="",
-            context_length_tokens=context_length_tokens,
+            context_length_tokens=settings.context_length_tokens,
             vocabulary_size=vocabulary.VOCABULARY_SIZE,
             capabilities=CAPABILITIES,
             loaded_at_s=time.time(),
@@ -202,9 +195,7 @@ class ScriptedEngine:
             request.sampling_fields, {}, vocabulary_size=vocabulary.VOCABULARY_SIZE
         )
         token_ids = prompt_token_ids(request.prompt)
-        limit = self._context_length_tokens
-        if self._capacity.kv_total_tokens:
-            limit = min(limit, self._capacity.kv_total_tokens)
+        limit = min(self._context_length_tokens, self._capacity.kv_total_tokens)
         room = limit - len(token_ids)
         if room < (sampling.max_tokens or 1):
             raise ContextLengthError(
@@ -239,10 +230,9 @@ class ScriptedEngine:
     def _admit(self, now: float) -> None:
         """Moves sequences from the queue to the slots, best first, while slots and KV suffice."""
         while (job := self._queue.first()) is not None:
-            total = self._capacity.kv_total_tokens
-            if self._running_count >= self._capacity.max_running or (
-                total and self._kv_used_tokens + job.reserved_tokens > total
-            ):
+            if self._running_count >= self._capacity.max_running:
+                return
+            if self._kv_used_tokens + job.reserved_tokens > self._capacity.kv_total_tokens:
                 return
             sequence = job.sequences[job.admitted]
             prefill_tokens = sequence.position + (0 if job.admitted else job.prompt_tokens)
