@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from services.gateway.admission import Admission
+from services.gateway.background import BackgroundTasks
 from services.gateway.chat_service import ChatServicer
 from services.gateway.completion_service import CompletionServicer
 from services.gateway.directory import Directory
@@ -70,22 +71,15 @@ async def running(
     """
     metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with BackgroundTasks() as tasks:
             mesh = _Mesh(settings, GatewayMetrics(metrics_registry), tasks)
-            watches = [tasks.create_task(watch.run()) for watch in mesh.watches]
-            sweep = tasks.create_task(mesh.sweep())
+            await mesh.first_word(settings.first_watch_limit_s)
+            server = MeshServer(settings.host, settings.port, reuse_port=settings.reuse_port)
+            await server.start(_add_services(server, settings, mesh))
             try:
-                await mesh.first_word(settings.first_watch_limit_s)
-                server = MeshServer(settings.host, settings.port, reuse_port=settings.reuse_port)
-                await server.start(_add_services(server, settings, mesh))
-                try:
-                    yield RunningGateway(server.address, metrics_server.address)
-                finally:
-                    await server.stop(settings.grace_period_s)
+                yield RunningGateway(server.address, metrics_server.address)
             finally:
-                for task in (sweep, *watches):
-                    task.cancel()
-                mesh.links.close()
+                await server.stop(settings.grace_period_s)
     finally:
         metrics_server.stop()
 
@@ -105,7 +99,7 @@ class _Mesh:
     """What the gateway knows of the mesh, kept current."""
 
     def __init__(
-        self, settings: GatewaySettings, metrics: GatewayMetrics, tasks: asyncio.TaskGroup
+        self, settings: GatewaySettings, metrics: GatewayMetrics, tasks: BackgroundTasks
     ) -> None:
         self.metrics = metrics
         self.directory = Directory(clock_s=time.monotonic, forget_after_s=settings.forget_after_s)
@@ -121,6 +115,9 @@ class _Mesh:
             for address in settings.controllers
         ]
         metrics.watch_workers(self._count)
+        for watch in self.watches:
+            tasks.begin(watch.run())
+        tasks.begin(self._sweep())
 
     async def first_word(self, limit_s: float) -> None:
         """Waits until each controller was asked once, but no longer than `limit_s`."""
@@ -131,7 +128,7 @@ class _Mesh:
         except TimeoutError:
             log.warning("serving before every controller has answered")
 
-    async def sweep(self) -> None:
+    async def _sweep(self) -> None:
         """Drops what is stale, now and then, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)

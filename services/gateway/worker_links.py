@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 
+from services.gateway.background import BackgroundTasks
 from services.gateway.breaker import BreakerTuning
 from services.gateway.fleet import Worker, WorkerKey
 from services.gateway.worker_link import OnTrip, WorkerLink
@@ -19,7 +20,7 @@ class WorkerLinks:
     """
 
     def __init__(
-        self, tasks: asyncio.TaskGroup, *, on_trip: OnTrip, tuning: BreakerTuning | None = None
+        self, tasks: BackgroundTasks, *, on_trip: OnTrip, tuning: BreakerTuning | None = None
     ) -> None:
         self._tasks = tasks
         self._on_trip = on_trip
@@ -46,20 +47,13 @@ class WorkerLinks:
                 self._let_go(worker.key)
             link = WorkerLink(worker, tuning=self._tuning, on_trip=self._on_trip)
             self._links[worker.key] = link
-            self._runs[worker.key] = self._tasks.create_task(link.run())
+            self._runs[worker.key] = self._tasks.begin(link.run())
         for key in gone:
             self._let_go(key)
 
-    def close(self) -> None:
-        """Closes every link; what runs on them is lost."""
-        for run in self._runs.values():
-            run.cancel()
-        self._links.clear()
-        self._runs.clear()
-
     def _let_go(self, key: WorkerKey) -> None:
         link, run = self._links.pop(key), self._runs.pop(key)
-        self._tasks.create_task(_close_when_idle(link, run))
+        self._tasks.begin(_close_when_idle(link, run))
 
 
 async def _close_when_idle(link: WorkerLink, run: asyncio.Task[None]) -> None:
