@@ -51,8 +51,8 @@ def print_ready(console: Console, mesh: MeshNotice) -> None:
 
 def print_failure(console: Console, failure: ChildError) -> None:
     """Prints which process ended a mesh, and the end of its log."""
-    if failure.cannot_start:
-        console.print(Text(f"{failure.name} cannot start: {failure.log_tail.splitlines()[-1]}"))
+    if failure.refusal is not None:
+        console.print(Text(f"{failure.name} cannot start: {failure.refusal}"))
         return
     console.print(Text(f"\n{failure}.", style="bold red"))
     if failure.log_tail:

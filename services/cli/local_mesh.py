@@ -70,9 +70,8 @@ class LocalMesh:
     async def _start(self, plans: Sequence[plan.ProcessPlan]) -> list[Child]:
         for each in plans:
             loads = each.job == "worker" and self._options.model is not None
-            self._progress.awaiting(
-                each.name, f"loading {self._options.model}" if loads else "starting"
-            )
+            what = f"loading {self._options.model}" if loads else "starting"
+            self._progress.awaiting(each.name, what, each.log_file)
         return await self._supervisor.start(plans)
 
     async def _service_ready(self, child: Child) -> ReadyNotice:

@@ -63,7 +63,9 @@ async def run(
             supervisor.watch_in(tasks)
             tasks.create_task(signals.wait())
             with StartProgress(console) as progress:
+                telling = tasks.create_task(progress.tell())
                 mesh = await LocalMesh(options, supervisor, progress).start()
+                telling.cancel()
             notice.write_prometheus_targets(targets_file, mesh.processes)
             for file in notice_files:
                 notice.write_notice(file, mesh)
@@ -89,7 +91,7 @@ def _report(console: Console, failure: BaseException) -> int:
     """Prints what ended the mesh. Returns the exit code for it."""
     if isinstance(failure, ChildError):
         announcement.print_failure(console, failure)
-        return EXIT_CANNOT_START if failure.cannot_start else EXIT_PROCESS_DIED
+        return EXIT_PROCESS_DIED if failure.refusal is None else EXIT_CANNOT_START
     console.print(f"tokenmesh: {failure}", markup=False, highlight=False)
     return EXIT_CANNOT_START
 

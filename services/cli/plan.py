@@ -22,6 +22,8 @@ START_LIMIT_S = 60.0
 ENVOY_STOP_LIMIT_S = 1.5
 SERVICE_STOP_LIMIT_S = 4.5
 CONTROLLER_STOP_LIMIT_S = 2.0
+# What running requests get: Envoy has cut off all clients before, so few still run.
+GRACE_PERIOD_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class MeshOptions:
     host: str
     port: int
     model: str | None
-    model_name: str | None
+    model_names: str | None
     engine: str
     device: str
     workers: int
@@ -108,8 +110,8 @@ def controller(options: MeshOptions) -> ProcessPlan:
 def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
     """The workers, which attach to the controller."""
     model = (
-        *(("--model", options.model) if options.model else ()),
-        *(("--model-name", options.model_name) if options.model_name else ()),
+        *(("--model-path", options.model) if options.model else ()),
+        *(("--model-names", options.model_names) if options.model_names else ()),
     )
     return [
         _service(
@@ -120,6 +122,7 @@ def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
                 *("--controller", controller_address, "--worker-id", name),
                 *("--engine", options.engine, *model, "--device", options.device),
                 *("--threads", str(options.threads_per_worker)),
+                *("--grace-period", str(GRACE_PERIOD_S)),
                 *options.worker_options,
             ),
             start_limit_s=WORKER_START_LIMIT_S,
@@ -132,7 +135,12 @@ def gateways(options: MeshOptions, controller_address: str) -> list[ProcessPlan]
     """The gateways, which watch the controller."""
     policy = ("--routing-policy", options.routing_policy) if options.routing_policy else ()
     return [
-        _service(options, "gateway", name, ("--controller", controller_address, *policy))
+        _service(
+            options,
+            "gateway",
+            name,
+            ("--controller", controller_address, "--grace-period", str(GRACE_PERIOD_S), *policy),
+        )
         for name in (f"gateway-{number}" for number in range(1, options.gateways + 1))
     ]
 

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from rich import progress
 from rich.console import Console
+from rich.text import Text
+
+from services.cli.supervisor import log_tail
+
+# On a terminal a line is drawn over; elsewhere each stays.
+TERMINAL_INTERVAL_S = 0.5
+LINE_INTERVAL_S = 15.0
+MAX_NOTE_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class _Awaited:
+    """A part that is not there yet."""
+
+    what: str
+    log_file: Path | None
+    since_s: float
+    line: progress.TaskID | None
 
 
 class StartProgress:
     """One line for each part that is awaited, and one that stays for each that is there.
 
-    Without a terminal nothing moves: a line when a part is started, a line when it is there.
+    Without a terminal nothing moves: a line when a part is started, now and then a line on what it
+    says, and a line when it is there.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._started_at_s: dict[str, float] = {}
-        self._tasks: dict[str, progress.TaskID] = {}
+        self._awaited: dict[str, _Awaited] = {}
         self._live = progress.Progress(
             progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -40,19 +61,35 @@ class StartProgress:
     ) -> None:
         self._live.stop()
 
-    def awaiting(self, name: str, what: str) -> None:
-        """A part is being started or waited for."""
-        self._started_at_s[name] = time.monotonic()
+    def awaiting(self, name: str, what: str, log_file: Path | None = None) -> None:
+        """A part is being started or waited for; its log tells how it gets on."""
+        line = None
         if self._console.is_terminal:
-            self._tasks[name] = self._live.add_task(f"{name}  [dim]{what}[/]", total=None)
+            line = self._live.add_task(f"{name}  {what}", total=None)
         else:
-            self._console.print(f"{name}: {what} …", markup=False, highlight=False)
+            self._console.print(Text(f"{name}: {what} …"))
+        self._awaited[name] = _Awaited(what, log_file, time.monotonic(), line)
 
     def ready(self, name: str, detail: str) -> None:
         """The part is there."""
-        took_s = time.monotonic() - self._started_at_s[name]
-        if name in self._tasks:
-            self._live.remove_task(self._tasks.pop(name))
-        self._console.print(
-            f"[green]✓[/] {name:<12} [dim]{took_s:5.1f} s  {detail}[/]", highlight=False
-        )
+        part = self._awaited.pop(name)
+        if part.line is not None:
+            self._live.remove_task(part.line)
+        took_s = time.monotonic() - part.since_s
+        line = Text("✓ ", style="green") + Text(f"{name:<12}", style="default")
+        self._console.print(line + Text(f"{took_s:5.1f} s  {detail}", style="dim"))
+
+    async def tell(self) -> None:
+        """Tells what awaited parts log, until cancelled."""
+        interval_s = TERMINAL_INTERVAL_S if self._console.is_terminal else LINE_INTERVAL_S
+        while True:
+            await asyncio.sleep(interval_s)
+            for name, part in self._awaited.items():
+                if part.log_file is None:
+                    continue
+                logged = log_tail(part.log_file).rpartition("\n")[2][-MAX_NOTE_CHARACTERS:]
+                if part.line is not None:
+                    self._live.update(part.line, description=f"{name}  {part.what}  {logged}")
+                else:
+                    waited_s = time.monotonic() - part.since_s
+                    self._console.print(Text(f"{name}: after {waited_s:.0f} s: {logged or '…'}"))

@@ -22,8 +22,11 @@ from services.mesh.process import EXIT_CANNOT_START
 
 POLL_INTERVAL_S = 0.02
 KILL_LIMIT_S = 1.0
-LOG_TAIL_LINES = 20
+LOG_TAIL_LINES = 30
 LOG_TAIL_BYTES = 64 * 1024
+
+# What a child says last must be in its log, and be plain text.
+LOGGING_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TYPER_STANDARD_TRACEBACK": "1"}
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -37,14 +40,17 @@ class ChildError(Exception):
     def __init__(self, plan: ProcessPlan, what: str, *, exit_code: int | None = None) -> None:
         super().__init__(f"{plan.name} {what}")
         self.name = plan.name
+        self._job = plan.job
         self.exit_code = exit_code
         self.log_file = plan.log_file
         self.log_tail = log_tail(plan.log_file)
 
     @property
-    def cannot_start(self) -> bool:
-        """Whether the child said in one line, its last, what keeps it from starting."""
-        return self.exit_code == EXIT_CANNOT_START and bool(self.log_tail)
+    def refusal(self) -> str | None:
+        """What the child said, in its last line, keeps it from starting; None if it said none."""
+        if self.exit_code != EXIT_CANNOT_START or not self.log_tail:
+            return None
+        return self.log_tail.splitlines()[-1].removeprefix(f"{self._job}: ")
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ class Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=log_file,
+                    env={**os.environ, **LOGGING_ENVIRONMENT},
                     start_new_session=True,
                     preexec_fn=lambda: _die_with(parent_id),
                 )

@@ -30,11 +30,14 @@ def up(
             show_default=False,
         ),
     ] = None,
-    model_name: Annotated[
+    model_names: Annotated[
         str | None,
         Option(
-            metavar="NAME",
-            help="The name that clients ask for. Default: the folder's name or the hub id.",
+            "--model-names",
+            "--model-name",
+            metavar="NAMES",
+            help="What clients ask for: the model's name, then aliases, split by commas. Default: "
+            "the folder's name or the hub id.",
             show_default=False,
         ),
     ] = None,
@@ -138,7 +141,7 @@ def up(
                 f"unexpected argument {worker_options[0]!r}: only worker options follow, after --"
             )
         is_demo = model is None and engine == preflight.DEFAULT_ENGINE
-        name = model_name or (preflight.DEMO_MODEL_NAME if is_demo else None)
+        names = model_names or (preflight.DEMO_MODEL_NAME if is_demo else None)
         checkpoint = preflight.resolve_model(model) if engine == preflight.DEFAULT_ENGINE else model
         claimed_port = preflight.claim_port(host, port)
         run_folder = (run_dir or Path(notice.RUNS_FOLDER, str(claimed_port))).absolute()
@@ -152,7 +155,7 @@ def up(
         host=host,
         port=claimed_port,
         model=checkpoint,
-        model_name=name,
+        model_names=names,
         engine=engine,
         device=device,
         workers=workers,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from services.cli.notice import MeshNotice
-from tests.e2e.local_meshes import SCRIPTED, Up, run, starting, wait_until
+from tests.e2e.local_meshes import SCRIPTED, Up, run, starting
+from tests.e2e.processes import wait_for
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -66,7 +67,7 @@ def ask(mesh: MeshNotice) -> str:
 
 def test_the_printed_curl_line_works_when_pasted(up: Up) -> None:
     up.until_ready()
-    (line,) = [line for line in up.output.splitlines() if line.startswith("curl ")]
+    (line,) = [line for line in up.process.log().splitlines() if line.startswith("curl ")]
     answer = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout)["choices"][0]["message"]["role"] == "assistant"
 
@@ -82,7 +83,7 @@ def test_it_tells_where_everything_is(up: Up) -> None:
     for process in mesh.processes:
         assert is_running(process.process_id)
         url = f"http://{process.metrics_address}{process.metrics_path}"
-        assert url in up.output
+        assert url in up.process.log()
         with urllib.request.urlopen(url, timeout=60) as response:
             assert b"# TYPE" in response.read()
     targets = json.loads((Path(mesh.run_folder) / "prometheus-targets.json").read_text())
@@ -94,35 +95,37 @@ def test_it_tells_where_everything_is(up: Up) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_of_it(up: Up, number: signal.Signals) -> None:
     mesh = up.until_ready()
-    assert up.stop(number) == 0
+    up.process.send(number)
+    assert up.process.wait() == 0
     assert_nothing_left(mesh)
     assert not up.ready_file.exists()
-    assert up.output.count("Stopped.") == 1
-    assert "killed" not in up.output
-    assert "Traceback" not in up.output
+    assert up.process.log().count("Stopped.") == 1
+    assert "killed" not in up.process.log()
+    assert "Traceback" not in up.process.log()
 
 
 def test_signals_that_come_twice_end_it_once(up: Up) -> None:
     mesh = up.until_ready()
     # What a terminal and a program around it do together.
     for _ in range(3):
-        os.killpg(up.process.pid, signal.SIGINT)
-        os.killpg(up.process.pid, signal.SIGTERM)
-    assert up.wait() == 0
+        os.killpg(up.process.process_id, signal.SIGINT)
+        os.killpg(up.process.process_id, signal.SIGTERM)
+    assert up.process.wait() == 0
     assert_nothing_left(mesh)
-    assert up.output.count("Stopped.") == 1
-    assert "killed" not in up.output
+    assert up.process.log().count("Stopped.") == 1
+    assert "killed" not in up.process.log()
 
 
 def test_a_signal_ends_it_while_it_starts(up: Up) -> None:
-    wait_until("something starts", lambda: "controller" in up.output)
-    assert up.stop(signal.SIGINT) == 0
-    assert "Traceback" not in up.output
+    wait_for("something starts", lambda: "controller" in up.process.log())
+    up.process.send(signal.SIGINT)
+    assert up.process.wait() == 0
+    assert "Traceback" not in up.process.log()
     assert not up.ready_file.exists()
 
 
 def test_an_answer_that_goes_on_does_not_keep_it_from_ending(tmp_path: Path) -> None:
-    slow = ("--", "--token-interval-ms", "1000")
+    slow = ("--", "--scripted-token-interval-ms", "1000")
     with starting(tmp_path, *SCRIPTED, *slow) as up:
         mesh = up.until_ready()
         body = {
@@ -138,9 +141,10 @@ def test_an_answer_that_goes_on_does_not_keep_it_from_ending(tmp_path: Path) -> 
         )
         with urllib.request.urlopen(request, timeout=60) as response:
             assert response.readline().startswith(b"data:")
-            assert up.stop() == 0
+            up.process.send(signal.SIGTERM)
+            assert up.process.wait() == 0
         assert_nothing_left(mesh)
-        assert "killed" not in up.output
+        assert "killed" not in up.process.log()
 
 
 @pytest.mark.parametrize("job", ["worker", "gateway", "controller", "envoy"])
@@ -148,19 +152,20 @@ def test_a_process_that_dies_is_named_and_the_rest_ends(up: Up, job: str) -> Non
     mesh = up.until_ready()
     victim = next(each for each in mesh.processes if each.job == job)
     os.kill(victim.process_id, signal.SIGKILL)
-    assert up.wait() == 1
+    assert up.process.wait() == 1
     assert_nothing_left(mesh)
-    assert f"{victim.name} was ended by SIGKILL." in up.output
-    assert "Traceback" not in up.output
+    assert f"{victim.name} was ended by SIGKILL." in up.process.log()
+    assert "Traceback" not in up.process.log()
     if job != "envoy":
-        _, _, tail = up.output.partition(f"The end of its log, {victim.log_file}:")
+        _, _, tail = up.process.log().partition(f"The end of its log, {victim.log_file}:")
         assert victim.address in tail
 
 
 def test_nothing_outlives_a_kill_of_tokenmesh_itself(up: Up) -> None:
     mesh = up.until_ready()
-    up.stop(signal.SIGKILL)
-    wait_until(
+    up.process.send(signal.SIGKILL)
+    assert up.process.wait() == -signal.SIGKILL
+    wait_for(
         "all processes have ended",
         lambda: not any(is_running(each.process_id) for each in mesh.processes),
     )
@@ -169,17 +174,19 @@ def test_nothing_outlives_a_kill_of_tokenmesh_itself(up: Up) -> None:
 
 def test_two_meshes_run_side_by_side(tmp_path: Path) -> None:
     with (
-        starting(tmp_path / "one", *SCRIPTED, "--model-name", "one") as first,
-        starting(tmp_path / "two", *SCRIPTED, "--model-name", "two", "--workers", "2") as second,
+        starting(tmp_path / "one", *SCRIPTED, "--model-names", "one") as first,
+        starting(tmp_path / "two", *SCRIPTED, "--model-names", "two", "--workers", "2") as second,
     ):
         one, two = first.until_ready(), second.until_ready()
         assert (one.models, two.models) == (("one",), ("two",))
         assert ask(one)
         assert ask(two)
-        assert first.stop() == 0
+        first.process.send(signal.SIGTERM)
+        assert first.process.wait() == 0
         assert_nothing_left(one)
         assert ask(two)
-        assert second.stop() == 0
+        second.process.send(signal.SIGTERM)
+        assert second.process.wait() == 0
         assert_nothing_left(two)
 
 
@@ -213,10 +220,10 @@ def test_what_can_be_seen_to_be_wrong_is_one_line(
 
 def test_what_a_worker_refuses_is_one_line(tmp_path: Path) -> None:
     with starting(tmp_path, *SCRIPTED, "--", "--max-running", "0") as up:
-        assert up.wait() == 2
-        (line,) = [line for line in up.output.splitlines() if "cannot start" in line]
-        assert re.match(r"worker-1 cannot start: .*max.running", line)
-        assert "Traceback" not in up.output
+        assert up.process.wait() == 2
+        (line,) = [line for line in up.process.log().splitlines() if "cannot start" in line]
+        assert line.startswith("worker-1 cannot start: --limit-worker-concurrency is 0")
+        assert "Traceback" not in up.process.log()
 
 
 def test_the_demo_model_is_the_default(tmp_path: Path) -> None:
@@ -224,5 +231,6 @@ def test_the_demo_model_is_the_default(tmp_path: Path) -> None:
         mesh = up.until_ready()
         assert mesh.models == ("tokenmesh-demo",)
         assert ask(mesh)
-        assert up.stop() == 0
+        up.process.send(signal.SIGTERM)
+        assert up.process.wait() == 0
         assert_nothing_left(mesh)

@@ -12,7 +12,7 @@ OPTIONS = plan.MeshOptions(
     host="127.0.0.1",
     port=8000,
     model="/models/small",
-    model_name="small",
+    model_names="small",
     engine="transformers",
     device="cpu",
     workers=2,
@@ -67,17 +67,17 @@ def test_workers_and_gateways_know_the_controller() -> None:
 def test_workers_get_what_the_user_chose() -> None:
     options = dataclasses.replace(OPTIONS, worker_options=("--max-running", "8"))
     for worker in plan.workers(options, CONTROLLER):
-        assert value_of(worker, "--model") == "/models/small"
-        assert value_of(worker, "--model-name") == "small"
+        assert value_of(worker, "--model-path") == "/models/small"
+        assert value_of(worker, "--model-names") == "small"
         assert value_of(worker, "--device") == "cpu"
         assert value_of(worker, "--threads") == "3"
         assert worker.command[-2:] == ("--max-running", "8")
 
 
 def test_what_was_not_chosen_is_left_to_the_services() -> None:
-    options = dataclasses.replace(OPTIONS, model=None, model_name=None, routing_policy=None)
+    options = dataclasses.replace(OPTIONS, model=None, model_names=None, routing_policy=None)
     (worker, _), (gateway,) = plan.workers(options, CONTROLLER), plan.gateways(options, CONTROLLER)
-    assert not {"--model", "--model-name"} & set(worker.command)
+    assert not {"--model-path", "--model-names"} & set(worker.command)
     assert "--routing-policy" not in gateway.command
 
 
