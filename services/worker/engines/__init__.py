@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from services.worker.engines.base import Engine
 
 _FACTORIES = {
-    "transformers": ("services.worker.engines.transformers.engine", "TransformersEngine"),
+    "transformers": ("services.worker.engines.transformers", "TransformersEngine"),
     "scripted": ("services.worker.engines.scripted", "ScriptedEngine"),
 }
 

@@ -75,10 +75,6 @@ class EngineSettings:
     chat_template_path: Path | None = None
     """A file with a Jinja chat template that replaces the checkpoint's own."""
 
-    allow_request_templates: bool = False
-    """Whether requests may bring chat templates. They run sandboxed, but can take long: allow it
-    where clients are trusted."""
-
     def __post_init__(self) -> None:
         if not self.model_path:
             raise StartError("model_path is empty: give a folder or a Hugging Face hub id")

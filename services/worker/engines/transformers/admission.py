@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.mesh.errors import ContextLengthError, InvalidRequestError, UnsupportedError
-from services.worker.engines.base import ChatPrompt, EngineRequest, OutputSoFar, Sampling
+from services.worker.engines.base import EngineRequest, OutputSoFar, Sampling
 from services.worker.engines.sampling import resolve_sampling
 from services.worker.engines.transformers.output import Output
 from services.worker.engines.transformers.prompts import PromptReader
@@ -77,11 +77,10 @@ class Admission:
     def _max_tokens(self, request: EngineRequest, sampling: Sampling, prompt_tokens: int) -> int:
         room = self._context_tokens - prompt_tokens
         if room < 1:
-            is_chat = isinstance(request.prompt, ChatPrompt)
             raise ContextLengthError(
                 f"the prompt has {prompt_tokens} tokens, and this model's context holds "
                 f"{self._context_tokens}, the completion included",
-                field="prompt.messages" if is_chat else "prompt",
+                field="prompt",
             )
         asked = request.sampling_fields.get("max_tokens")
         if asked is not None and asked > room:

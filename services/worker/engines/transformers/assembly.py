@@ -59,7 +59,6 @@ def assemble(
         checkpoint.tokenizer,
         texts,
         vocabulary_size=loaded.vocabulary_size,
-        allow_request_templates=settings.allow_request_templates,
     )
     admission = Admission(
         prompts,

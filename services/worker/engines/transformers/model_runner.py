@@ -46,6 +46,12 @@ class ModelRunner:
         layout = StepLayout(decode_slots, decode_positions, spans, self._device)
         return self.forward(token_ids, layout, sampling_rows)
 
+    def clear_slot(self, slot: int) -> None:
+        """Forgets what a failed sequence left: NaN would outlive it, as no mask covers NaN."""
+        for kept in self._cache.layers.values():
+            kept.keys[slot].zero_()
+            kept.values[slot].zero_()
+
     @torch.inference_mode()
     def forward(
         self, token_ids: Sequence[int], layout: StepLayout, sampling_rows: Sequence[int]

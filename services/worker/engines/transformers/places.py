@@ -29,7 +29,9 @@ class Places:
             InvalidRequestError: the key is in use.
         """
         if key in self._left:
-            raise InvalidRequestError(f"a request with key {key!r} is running", field="request_key")
+            raise InvalidRequestError(
+                f"a request with key {key!r} is running", reason="REQUEST_KEY_IN_USE"
+            )
         if self.taken >= self._max_running + self._max_waiting:
             raise QueueFullError(
                 f"{self._max_running} sequences run and {self._max_waiting} wait: try again, or "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +33,10 @@ class PromptReader:
         texts: TokenTexts,
         *,
         vocabulary_size: int,
-        allow_request_templates: bool,
     ) -> None:
         self._tokenizer = tokenizer
         self._texts = texts
         self._vocabulary_size = vocabulary_size
-        self._allow_request_templates = allow_request_templates
         self._takes_tools = self.can_chat and _uses_tools(tokenizer)
 
     @property
@@ -87,7 +87,7 @@ class PromptReader:
         self._check_chat(prompt)
         try:
             text: str = self._tokenizer.apply_chat_template(
-                [dict(message) for message in prompt.messages],
+                [_template_message(message, at) for at, message in enumerate(prompt.messages)],
                 tools=[dict(tool) for tool in prompt.tools] or None,
                 chat_template=prompt.chat_template,
                 add_generation_prompt=prompt.add_generation_prompt,
@@ -107,10 +107,6 @@ class PromptReader:
         return text
 
     def _check_chat(self, prompt: ChatPrompt) -> None:
-        if prompt.chat_template is not None and not self._allow_request_templates:
-            raise UnsupportedError(
-                "this worker takes no chat templates with requests", field="prompt.chat_template"
-            )
         if prompt.chat_template is None and not self.can_chat:
             raise UnsupportedError(
                 "this model has no chat template: send a text prompt to completions, or start the "
@@ -128,6 +124,32 @@ class PromptReader:
             raise UnsupportedError(
                 "this model's chat template has no place for tools", field="prompt.tools"
             )
+
+
+def _template_message(message: Mapping[str, Any], at: int) -> dict[str, Any]:
+    """A message as templates expect it: text, and the arguments of tool calls as objects."""
+    rendered = dict(message)
+    content = message.get("content")
+    if content is not None and not isinstance(content, str):
+        for part in content:
+            if part.get("type") not in ("text", "refusal"):
+                raise UnsupportedError(
+                    f"this model takes text only, not a part of type {part.get('type')!r}",
+                    field=f"prompt.messages[{at}].content",
+                )
+    if message.get("tool_calls"):
+        rendered["tool_calls"] = [_template_tool_call(call) for call in message["tool_calls"]]
+    return rendered
+
+
+def _template_tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    try:
+        function["arguments"] = json.loads(function["arguments"])
+    except (TypeError, ValueError):
+        # No JSON: the model once wrote it so, and reads it so.
+        return dict(call)
+    return {**call, "function": function}
 
 
 def _uses_tools(tokenizer: Any) -> bool:

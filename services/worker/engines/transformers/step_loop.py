@@ -197,6 +197,8 @@ class StepLoop:
         return out
 
     def _fail(self, sequence: Sequence, fault: Exception) -> SequenceEvent:
+        if sequence.slot is not None:
+            self._runner.clear_slot(sequence.slot)
         self._scheduler.remove(sequence)
         request_id = sequence.request.request_id
         log.error("cannot compute a sequence", request_id=request_id, exc_info=fault)
