@@ -28,7 +28,7 @@ WARM_UP_S = 0.2
 PAUSE_S = 0.1
 
 # More than any concurrency here: the mesh is measured, not its queues.
-_ROOM = ("--max-running", "1024", "--max-waiting", "1024")
+_ROOM = ("--limit-worker-concurrency", "1024", "--max-waiting", "1024")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ PACES = (
     # As fast as the machine goes: what the mesh can carry, and what it adds.
     Pace("instant", _ROOM, (SINGLE_TOKENS, STREAM_TOKENS), duration_s=1.5, repeats=3),
     # As a GPU would: how evenly tokens come.
-    Pace("paced", (*_ROOM, "--token-interval", "0.01"), (STREAM_TOKENS,), 2.5, repeats=1),
+    Pace("paced", (*_ROOM, "--scripted-token-interval-ms", "10"), (STREAM_TOKENS,), 2.5, repeats=1),
 )
 
 

@@ -1,0 +1,259 @@
+"""A real Prometheus beside a real mesh: every query of every panel, rule and alert has data."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.cli.notice import MeshNotice
+from services.mesh.channels import open_channel
+from services.mesh.process import ReadyNotice, read_ready
+from tests import monitoring
+from tests.e2e.local_meshes import SCRIPTED, starting
+from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
+
+SCRAPE_INTERVAL = "1s"
+# In place of what Grafana fills in: rates need a few scrapes.
+VARIABLES = {"$__rate_interval": "1m", "$model": ".*", "$worker": ".*"}
+LEASES_EXPIRED = 'tokenmesh_controller_lease_events_total{event="expired"}'
+DATA_LIMIT_S = 60.0
+POLL_INTERVAL_S = 0.5
+PROCESS_LIMIT_S = 30.0
+
+# Few places and a slow start, so that requests wait, are refused, and can lose their worker before
+# their first token.
+WORKER_OPTIONS = (
+    *("--limit-worker-concurrency", "4", "--max-waiting", "4"),
+    *("--scripted-prefill-ms", "50", "--scripted-token-interval-ms", "5"),
+)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[MeshNotice]:
+    """A mesh of two workers."""
+    with starting(tmp_path, *SCRIPTED, "--workers", "2", "--", *WORKER_OPTIONS) as up:
+        yield up.until_ready()
+
+
+class Prometheus:
+    """The API of a Prometheus server."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, path: str, **parameters: str) -> Any:
+        response = await self._client.get(f"/api/v1/{path}", params=parameters)
+        content = response.json()
+        assert content["status"] == "success", content
+        return content["data"]
+
+    async def series(self, expr: str) -> list[dict[str, str]]:
+        """The labels of what an expression selects just now and that has a number."""
+        data = await self.get("query", query=expr)
+        assert data["resultType"] == "vector"
+        return [
+            sample["metric"]
+            for sample in data["result"]
+            if not math.isnan(float(sample["value"][1]))
+        ]
+
+
+@asynccontextmanager
+async def prometheus(run_folder: Path) -> AsyncIterator[Prometheus]:
+    """Prometheus as scripts/prometheus.sh starts it, scraping once a second."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    script = monitoring.ROOT / "scripts" / "prometheus.sh"
+    process = await asyncio.create_subprocess_exec(
+        script, run_folder, str(port), SCRAPE_INTERVAL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False
+        ) as client:
+            async with asyncio.timeout(PROCESS_LIMIT_S):
+                while not await is_ready(client):
+                    assert process.returncode is None, "Prometheus ended"
+                    await asyncio.sleep(POLL_INTERVAL_S)
+            yield Prometheus(client)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/-/ready")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@asynccontextmanager
+async def doomed_worker(
+    mesh: MeshNotice,
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, ReadyNotice]]:
+    """One more worker of the mesh, which Prometheus scrapes as well and which may be killed."""
+    folder = Path(mesh.run_folder)
+    ready_file = folder / "doomed.ready.json"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.worker", "--engine", "scripted", "--port", "0"),
+        *("--controller", mesh.addresses("controller")[0], "--worker-id", "doomed"),
+        *("--ready-file", str(ready_file), *WORKER_OPTIONS),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(PROCESS_LIMIT_S):
+            while (ready := read_ready(ready_file)) is None:
+                assert process.returncode is None, "the worker ended"
+                await asyncio.sleep(POLL_INTERVAL_S)
+        yield process, ready
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def keep_asking(client: httpx.AsyncClient, model: str) -> None:
+    """Chats and completions, streamed and not, and what clients get wrong, until cancelled."""
+    chat = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 20}
+    while True:
+        await client.post("/chat/completions", json=chat | {"stream": True})
+        await client.post("/chat/completions", json=chat)
+        await client.post("/completions", json={"model": model, "prompt": "Once", "max_tokens": 9})
+        await client.post("/chat/completions", json=chat | {"model": "no-such-model"})
+        await client.post("/chat/completions", json=chat | {"temperature": 9})
+
+
+async def flood(client: httpx.AsyncClient, model: str, status_code: int) -> None:
+    """Asks for more at once than the mesh takes, until an answer has the status code."""
+    fields = {"model": model, "prompt": "Once", "max_tokens": 100}
+    seen: set[int] = set()
+    async with asyncio.timeout(PROCESS_LIMIT_S):
+        while status_code not in seen:
+            asked = (client.post("/completions", json=fields) for _ in range(64))
+            seen |= {response.status_code for response in await asyncio.gather(*asked)}
+
+
+async def without_workers(mesh: MeshNotice, client: httpx.AsyncClient, model: str) -> None:
+    """Drains all workers until a request finds none, and has them serve again."""
+    async with open_channel(mesh.addresses("controller")[0]) as channel:
+        admin = admin_pb2_grpc.AdminServiceStub(channel)
+        listed = await admin.ListWorkers(admin_pb2.ListWorkersRequest())
+        ids = [worker.worker_id for worker in listed.workers]
+        for worker_id in ids:
+            await admin.DrainWorker(admin_pb2.DrainWorkerRequest(worker_id=worker_id))
+        await flood(client, model, 503)
+        for worker_id in ids:
+            await admin.ResumeWorker(admin_pb2.ResumeWorkerRequest(worker_id=worker_id))
+
+
+def filled_in(expr: str) -> str:
+    for variable, value in VARIABLES.items():
+        expr = expr.replace(variable, value)
+    return expr
+
+
+async def lacking_data(server: Prometheus) -> dict[str, str]:
+    """What is wrong with which query: it selects nothing, or a label that it names is not there."""
+    wrong: dict[str, str] = {}
+    for rule in monitoring.rules():
+        names = monitoring.compared_signals(rule.expr) if rule.is_alert else [rule.name, rule.expr]
+        labels = set() if rule.is_alert else monitoring.grouping_labels(rule.expr)
+        for expr in names:
+            wrong |= await lacking(server, rule.name, expr, frozenset(labels))
+    for query in monitoring.panel_queries():
+        wrong |= await lacking(server, query.panel, filled_in(query.expr), query.legend_labels)
+    return wrong
+
+
+async def lacking(
+    server: Prometheus, who: str, expr: str, labels: frozenset[str]
+) -> dict[str, str]:
+    series = await server.series(expr)
+    if not series:
+        return {f"{who}: {expr}": "no data"}
+    missing = {label for label in labels if not any(each.get(label) for each in series)}
+    return {f"{who}: {expr}": f"no label {sorted(missing)}"} if missing else {}
+
+
+async def until_selected(server: Prometheus, expr: str) -> None:
+    """Returns when the expression selects something."""
+    async with asyncio.timeout(DATA_LIMIT_S):
+        while not await server.series(expr):
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+
+async def until_a_request_waits(worker: ReadyNotice) -> None:
+    """Returns when a request waits at the worker: if the worker dies now, it must be retried."""
+    async with (
+        httpx.AsyncClient(trust_env=False) as client,
+        asyncio.timeout(PROCESS_LIMIT_S),
+    ):
+        while True:
+            page = (await client.get(f"http://{worker.metrics_address}/metrics")).text
+            if "tokenmesh_worker_requests_waiting 0.0" not in page:
+                return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_every_query_of_every_panel_and_rule_returns_data(mesh: MeshNotice) -> None:
+    async with (
+        doomed_worker(mesh) as (doomed, ready),
+        httpx.AsyncClient(base_url=mesh.base_url, trust_env=False, timeout=30) as client,
+        prometheus(Path(mesh.run_folder)) as server,
+    ):
+        targets = Path(mesh.run_folder, "prometheus", "targets", "doomed.json")
+        labels = {"job": "worker", "process": "doomed"}
+        targets.write_text(json.dumps([{"targets": [ready.metrics_address], "labels": labels}]))
+        (model,) = mesh.models
+
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(keep_asking(client, model))
+            # Only what happens after a first look is an increase.
+            await until_selected(server, f"count_over_time({LEASES_EXPIRED}[1m]) > 1")
+            await without_workers(mesh, client, model)
+            flooding = tasks.create_task(flood(client, model, 429))
+            await until_a_request_waits(ready)
+            doomed.kill()
+            await flooding
+            wrong = await lacking_data(server)
+            try:
+                async with asyncio.timeout(DATA_LIMIT_S):
+                    while wrong:
+                        await asyncio.sleep(POLL_INTERVAL_S)
+                        wrong = await lacking_data(server)
+            except TimeoutError:
+                pytest.fail(json.dumps(wrong, indent=2))
+            finally:
+                asking.cancel()
+
+        for group in (await server.get("rules"))["groups"]:
+            for rule in group["rules"]:
+                assert rule["health"] == "ok", rule
+        await until_selected(server, 'ALERTS{alertname="WorkerLost", alertstate="firing"}')
+        for name, label, metric in variables():
+            assert await server.get(f"label/{label}/values", **{"match[]": metric}), name
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """Name, label and metric of each variable of the dashboard that lists values."""
+    found = []
+    for variable in monitoring.dashboard()["templating"]["list"]:
+        if variable["type"] == "query":
+            inner = variable["definition"].removeprefix("label_values(").removesuffix(")")
+            metric, label = inner.split(", ")
+            found.append((variable["name"], label, metric))
+    return found
