@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
@@ -22,6 +23,18 @@ STATE_STYLES = {
 }
 
 
+# No terminal, no width: programs want one line for each row.
+PIPE_WIDTH = 1000
+
+
+def _table() -> Table:
+    return Table(box=None, header_style="bold", pad_edge=False)
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
 def models(url: Url = None, as_json: AsJson = False) -> None:
     """Lists the models that clients can ask for.
 
@@ -39,12 +52,12 @@ def models(url: Url = None, as_json: AsJson = False) -> None:
     if not listed.models:
         print("No model is served just now.")
         return
-    Console().print(models_table(list(listed.models)))
+    _print(models_table(list(listed.models)))
 
 
 def models_table(served: list[model_pb2.ServedModel]) -> Table:
     """One row for each model."""
-    table = Table(box=None, header_style="bold")
+    table = _table()
     for column in ("MODEL", "ENGINE", "WEIGHTS", "CAN"):
         table.add_column(column, overflow="fold")
     for column in ("CONTEXT", "WORKERS"):
@@ -73,6 +86,9 @@ def workers(
 ) -> None:
     """Lists the workers that hold a lease, and how busy they are.
 
+    RUN and WAIT are requests, of as many as the worker takes; KV is the
+    share of its KV cache in use; SEEN is the age of its last heartbeat.
+
     [bold]Examples[/]
     tokenmesh workers
     tokenmesh workers --controller 127.0.0.1:21001
@@ -90,16 +106,16 @@ def workers(
     if not listed.workers:
         print("No worker holds a lease." if not model else f"No worker serves {model}.")
         return
-    Console().print(workers_table(list(listed.workers), now_s=time.time()))
+    _print(workers_table(list(listed.workers), now_s=time.time()))
 
 
 def workers_table(attached: list[endpoint_pb2.Worker], now_s: float) -> Table:
     """One row for each worker. `now_s` is seconds since the epoch."""
-    table = Table(box=None, header_style="bold")
+    table = _table()
     for column in ("WORKER", "STATE", "ADDRESS", "MODELS"):
         table.add_column(column, overflow="fold")
-    for column in ("RUNNING", "WAITING", "KV", "TOKENS/S", "HEARTBEAT"):
-        table.add_column(column, justify="right")
+    for column in ("RUN", "WAIT", "KV", "TOK/S", "SEEN"):
+        table.add_column(column, justify="right", no_wrap=True)
     for worker in attached:
         load, capacity = worker.load, worker.capacity
         kv_total_tokens = load.kv_total_tokens or capacity.kv_total_tokens
@@ -113,6 +129,6 @@ def workers_table(attached: list[endpoint_pb2.Worker], now_s: float) -> Table:
             f"{load.waiting}/{capacity.max_waiting}",
             f"{load.kv_used_tokens / kv_total_tokens:.0%}" if kv_total_tokens else "–",
             f"{load.tokens_per_second:.0f}",
-            f"{heartbeat_age_s:.0f} s ago",
+            f"{heartbeat_age_s:.0f} s",
         )
     return table
