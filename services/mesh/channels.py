@@ -16,6 +16,10 @@ KEEPALIVE_TIMEOUT_MS = 2_000
 RECONNECT_INITIAL_MS = 100
 RECONNECT_MAX_MS = 1_000
 
+# One attempt to connect may take so long. Shorter gives up on a peer that is far away or busy, over
+# and over; longer waits for an address that swallows packets. A refused attempt ends at once.
+CONNECT_LIMIT_MS = 5_000
+
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -24,7 +28,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", RECONNECT_INITIAL_MS),
-    ("grpc.min_reconnect_backoff_ms", RECONNECT_INITIAL_MS),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_LIMIT_MS),
     ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
     # One TCP connection per channel: two channels to one address never share a fate.
     ("grpc.use_local_subchannel_pool", 1),
