@@ -16,7 +16,7 @@ SCRIPTED_MODEL = "org/scripted"
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
     """Two workers with the scripted engine, which answers at once. Shared: do not break it."""
-    options = ("--engine", "scripted", "--model-name", SCRIPTED_MODEL, "--workers", "2")
+    options = ("--engine", "scripted", "--model-names", SCRIPTED_MODEL, "--workers", "2")
     with running_mesh(tmp_path_factory.mktemp("mesh"), *options) as notice:
         yield notice
 

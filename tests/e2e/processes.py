@@ -137,7 +137,11 @@ def running_service(
 
 @contextmanager
 def running_envoy(
-    folder: Path, gateway_address: str, **settings: str
+    folder: Path,
+    gateway_address: str,
+    *,
+    cors_origin_regex: str = ".*",
+    access_log_path: Path = Path("/dev/null"),
 ) -> Iterator[envoy.EnvoySettings]:
     """An Envoy on free ports, in front of the gateway."""
     host, _, port = gateway_address.rpartition(":")
@@ -148,8 +152,9 @@ def running_envoy(
         gateway_port=int(port),
         admin_port=claim_port("127.0.0.1", 0),
         metrics_port=claim_port("127.0.0.1", 0),
+        cors_origin_regex=cors_origin_regex,
+        access_log_path=access_log_path,
         threads=1,
-        **settings,  # type: ignore[arg-type]
     )
     configuration_file = folder / "envoy.yaml"
     configuration_file.write_text(envoy.configuration(chosen))

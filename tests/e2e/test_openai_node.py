@@ -1,0 +1,51 @@
+"""OpenAI's own Node SDK, unchanged, against a mesh."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cli.notice import MeshNotice
+from tests.e2e.conftest import SCRIPTED_MODEL
+
+FOLDER = Path(__file__).resolve().parent / "node"
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="Node is not installed")
+def test_the_node_sdk(mesh: MeshNotice) -> None:
+    subprocess.run(["npm", "ci"], cwd=FOLDER, check=True, capture_output=True)
+    ran = subprocess.run(
+        ["node", "client.js", mesh.base_url, SCRIPTED_MODEL],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    results: dict[str, Any] = json.loads(ran.stdout)
+
+    assert results["models"] == {"names": [SCRIPTED_MODEL], "retrieved": SCRIPTED_MODEL}
+    chat = results["chat"]
+    assert (chat["object"], chat["finishReason"]) == ("chat.completion", "length")
+    assert chat["usage"]["completion_tokens"] == 20
+    assert results["stream"] == {
+        "content": chat["content"],
+        "finishReason": "length",
+        "usage": chat["usage"],
+    }
+    assert results["runner"]["content"] == chat["content"]
+    assert results["completion"]["indices"] == [0, 1]
+    assert results["abandoned"]["id"].startswith("chatcmpl-")
+
+    unknown = results["unknownModel"]
+    assert (unknown["name"], unknown["status"]) == ("NotFoundError", 404)
+    assert unknown["code"] == "model_not_found"
+    bad = results["badField"]
+    assert (bad["name"], bad["status"], bad["param"]) == ("BadRequestError", 400, "temperature")
+    assert bad["requestID"]
