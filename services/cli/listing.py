@@ -102,7 +102,10 @@ def workers(
         mesh_access.print_json({"workers": list(listed.workers)})
         return
     if listed.completeness == endpoint_pb2.COMPLETENESS_LEARNING:
-        print("The controller has just started: workers may be missing for some seconds.")
+        print(
+            "The controller has just started: workers may be missing for some seconds.",
+            file=sys.stderr,
+        )
     if not listed.workers:
         print("No worker holds a lease." if not model else f"No worker serves {model}.")
         return
