@@ -71,6 +71,7 @@ class Prober:
             if lease is None or lease.lease_id != suspected.lease_id:
                 return
             verdict = await self._dial(lease, suspected_at_s)
+            log.info("suspected worker dialled", worker_id=worker_id, verdict=verdict.value)
             if verdict is Verdict.TRUST:
                 return
             if verdict is Verdict.EXPIRE:

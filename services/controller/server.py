@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,8 @@ async def running(
         gateways.stop()
         await server.stop(STOP_GRACE_S)
         background.cancel()
-        await asyncio.wait([background])
+        with suppress(asyncio.CancelledError):
+            await background
 
 
 async def serve(settings: ControllerSettings, stop: asyncio.Event) -> None:
