@@ -1,0 +1,140 @@
+"""The transformers engine's tokens are those of transformers' own generate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.worker.engines.base import FinishReason
+from services.worker.engines.settings import EngineSettings
+from services.worker.engines.transformers import TransformersEngine
+from tests.contract.engine_client import running
+from tests.models import checkpoint
+
+NEW_TOKENS = 40
+DEMO = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
+PROMPTS = (
+    "The quick brown fox",
+    "a",
+    "Grüße aus München! 東京から 🙂",
+    "Numbers: 0 1 2 3 4 5 6 7 8 9, " * 6,
+    "dog. " * 30,
+    "Les élèves étudient",
+)
+
+
+@cache
+def reference(folder: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def generate(folder: Path, prompt: str) -> list[int]:
+    """What transformers generates greedily."""
+    import torch
+
+    model, tokenizer = reference(folder)
+    ids = tokenizer(prompt, return_tensors="pt")
+    with torch.inference_mode():
+        row = model.generate(**ids, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    made: list[int] = row[0, ids["input_ids"].shape[1] :].tolist()
+    return made
+
+
+def engine(folder: Path, **settings: Any) -> TransformersEngine:
+    return TransformersEngine(EngineSettings(str(folder), device="cpu", **settings))
+
+
+GREEDY = {"temperature": 0.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": NEW_TOKENS}
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma2", "mistral", "gpt2", "phi3"])
+async def test_greedy_tokens_equal_generate_in_mixed_batches(model_type: str) -> None:
+    folder = checkpoint(model_type)
+    expected = [generate(folder, prompt) for prompt in PROMPTS]
+    # Few slots and tokens a step: prompts come in pieces, beside others' decoding, and wait.
+    async with running(engine(folder, max_running=4, step_tokens=23)) as client:
+        keys = []
+        for number, prompt in enumerate(PROMPTS):
+            keys.append(await client.submit(prompt, **GREEDY))
+            steps = len(client.steps)
+            if number % 2:
+                await client.until(lambda steps=steps: len(client.steps) > steps + 3)  # type: ignore[misc]
+        outputs = [await client.end_of(key) for key in keys]
+    assert [output.token_ids for output in outputs] == expected
+
+
+async def test_greedy_tokens_equal_generate_alone() -> None:
+    folder = checkpoint("llama")
+    async with running(engine(folder)) as client:
+        for prompt in PROMPTS:
+            output = await client.run(prompt, **GREEDY)
+            assert output.token_ids == generate(folder, prompt)
+
+
+@pytest.mark.skipif(not (DEMO / "config.json").exists(), reason="the demo model is not trained")
+async def test_the_demo_model_generates_the_same_as_by_itself() -> None:
+    prompts = ("What is 3 + 4?", "Hello!", "TokenMesh is", "The capital of France")
+    async with running(engine(DEMO)) as client:
+        outputs = await asyncio.gather(*(client.run(prompt, **GREEDY) for prompt in prompts))
+    for prompt, output in zip(prompts, outputs, strict=True):
+        assert output.token_ids == generate(DEMO, prompt)
+
+
+async def test_sampled_tokens_do_not_depend_on_the_batch() -> None:
+    folder = checkpoint("llama")
+    ways: Sequence[dict[str, Any]] = (
+        {"temperature": 1.0},
+        {"temperature": 0.7, "top_p": 0.9},
+        {"temperature": 1.3, "top_k": 7, "repetition_penalty": 1.2},
+        {"temperature": 1.0, "min_p": 0.05, "frequency_penalty": 0.5, "presence_penalty": 0.4},
+        {"temperature": 0.9, "top_k": 60, "top_p": 0.8, "logit_bias": {5: 3.0, 9: -4.0}},
+        {"temperature": 0.0},
+    )
+    fields = [way | {"max_tokens": 30, "seed": seed} for seed, way in enumerate(ways)]
+    async with running(engine(folder)) as client:
+        alone = [await client.run(PROMPTS[0], **each) for each in fields]
+        together = await asyncio.gather(*(client.run(PROMPTS[0], **each) for each in fields))
+    assert [each.token_ids for each in together] == [each.token_ids for each in alone]
+
+
+async def test_log_probabilities_are_those_of_the_model() -> None:
+    import torch
+
+    folder = checkpoint("llama")
+    model, tokenizer = reference(folder)
+    async with running(engine(folder)) as client:
+        output = await client.run(
+            "The quick", temperature=0.5, seed=1, top_logprobs=3, max_tokens=10, ignore_eos=True
+        )
+        neighbour = await client.run("The quick", temperature=0.5, seed=1, max_tokens=10)
+    prompt_ids = tokenizer("The quick")["input_ids"]
+    row = torch.tensor([prompt_ids + output.token_ids])
+    with torch.inference_mode():
+        expected = torch.log_softmax(model(row).logits[0, len(prompt_ids) - 1 : -1], -1)
+    logprobs = [each for chunk in output.chunks for each in chunk.logprobs]
+    assert [each.token_id for each in logprobs] == output.token_ids
+    assert all(not chunk.logprobs for chunk in neighbour.chunks)
+    for position, each in enumerate(logprobs):
+        values, ids = expected[position].topk(3)
+        assert each.logprob == pytest.approx(float(expected[position, each.token_id]), abs=1e-4)
+        assert [top.token_id for top in each.top] == ids.tolist()
+        assert [top.logprob for top in each.top] == pytest.approx(values.tolist(), abs=1e-4)
+        assert each.token_bytes.decode(errors="replace") == each.text
+
+
+async def test_bfloat16_weights_run_beside_float32_keys() -> None:
+    async with running(engine(checkpoint("llama"), dtype="bfloat16")) as client:
+        assert client.engine.models[0].dtype == "bfloat16"
+        output = await client.run("The quick", max_tokens=8, ignore_eos=True)
+    assert output.finished.reason is FinishReason.LENGTH
+    assert output.finished.completion_tokens == len(output.token_ids) == 8
