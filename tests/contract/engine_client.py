@@ -91,7 +91,8 @@ class EngineClient:
         self, prompt: Prompt = "hello world", *, own: dict[str, Any] | None = None, **fields: Any
     ) -> EngineRequest:
         """A request with a new key. `own` are fields of EngineRequest, others those of sampling."""
-        given = {"key": next(self._keys), "request_id": "test", "model": self.model} | (own or {})
+        given: dict[str, Any] = {"key": next(self._keys), "request_id": "test", "model": self.model}
+        given |= own or {}
         return EngineRequest(prompt=prompt, sampling_fields=fields, **given)
 
     @property
