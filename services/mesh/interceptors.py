@@ -22,7 +22,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def _bind_request_id(context: Context) -> str:
-    """Takes the id that the client or Envoy gave the call, else a new one.
+    """Takes the id that the client or Envoy gave the call, else a new one, and answers with it.
 
     It is bound for good, not for a block: grpc.aio serves each call in a task of its own, and a
     generator that is closed late runs in another one, where a binding cannot be undone.
@@ -31,6 +31,7 @@ def _bind_request_id(context: Context) -> str:
     usable = isinstance(given, str) and given and given.isprintable()
     request_id = str(given)[:MAX_REQUEST_ID_CHARACTERS] if usable else f"req-{uuid.uuid4().hex}"
     structlog.contextvars.bind_contextvars(request_id=request_id)
+    context.set_trailing_metadata(((status.REQUEST_ID_KEY, request_id),))
     return request_id
 
 
