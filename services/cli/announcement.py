@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -21,6 +25,13 @@ def curl_line(mesh: MeshNotice) -> str:
         f"curl {mesh.base_url}/chat/completions -H 'content-type: application/json' "
         f"-d {shlex.quote(json.dumps(body))}"
     )
+
+
+def program() -> str:
+    """How to call this program from the folder where it runs."""
+    if shutil.which("tokenmesh") is not None:
+        return "tokenmesh"
+    return os.path.relpath(Path(sys.executable).parent / "tokenmesh")
 
 
 def print_ready(console: Console, mesh: MeshNotice) -> None:
@@ -44,9 +55,9 @@ def print_ready(console: Console, mesh: MeshNotice) -> None:
         f"\nTokenMesh is ready: {', '.join(mesh.models)}\n", style="bold", highlight=False
     )
     for label, value in rows:
-        console.print(Text(f"  {label:<{width}}  ", style="dim") + Text(value))
+        console.print(Text.assemble((f"  {label:<{width}}  ", "dim"), value))
     console.print(Text(f"\nAsk it something:\n\n{curl_line(mesh)}\n"))
-    console.print(Text("Or: tokenmesh chat.  Ctrl-C stops the mesh."), end="\n\n")
+    console.print(Text(f"Or talk to it: {program()} chat\n\nCtrl-C stops the mesh.\n"))
 
 
 def print_failure(console: Console, failure: ChildError) -> None:

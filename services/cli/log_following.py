@@ -19,5 +19,5 @@ async def follow(name: str, log_file: Path, console: Console) -> None:
             begun += await asyncio.to_thread(file.read)
             *whole, begun = begun.split("\n")
             for line in whole:
-                console.print(Text(f"{name} | ", style="dim") + Text.from_ansi(line))
+                console.print(Text.assemble((f"{name} | ", "dim"), Text.from_ansi(line)))
             await asyncio.sleep(POLL_INTERVAL_S)

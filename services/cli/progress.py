@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from services.cli.supervisor import log_tail
 TERMINAL_INTERVAL_S = 0.5
 LINE_INTERVAL_S = 15.0
 MAX_NOTE_CHARACTERS = 60
+
+_TIMESTAMP = re.compile(r"^\d{4}-\S+ ")
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ class StartProgress:
         if part.line is not None:
             self._live.remove_task(part.line)
         took_s = time.monotonic() - part.since_s
-        line = Text("✓ ", style="green") + Text(f"{name:<12}", style="default")
-        self._console.print(line + Text(f"{took_s:5.1f} s  {detail}", style="dim"))
+        self._console.print(
+            Text.assemble(("✓ ", "green"), f"{name:<12}", (f"{took_s:5.1f} s  {detail}", "dim"))
+        )
 
     async def tell(self) -> None:
         """Tells what awaited parts log, until cancelled."""
@@ -87,7 +91,8 @@ class StartProgress:
             for name, part in self._awaited.items():
                 if part.log_file is None:
                     continue
-                logged = log_tail(part.log_file).rpartition("\n")[2][-MAX_NOTE_CHARACTERS:]
+                logged = _TIMESTAMP.sub("", log_tail(part.log_file).rpartition("\n")[2])
+                logged = logged[:MAX_NOTE_CHARACTERS]
                 if part.line is not None:
                     self._live.update(part.line, description=f"{name}  {part.what}  {logged}")
                 else:
