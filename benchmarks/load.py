@@ -46,7 +46,7 @@ class Measurement:
 async def _ask_until(
     deadline_s: float, ask: Ask, completion_tokens: int, measurement: Measurement
 ) -> None:
-    """One client: asks until the deadline, and finishes what it has begun."""
+    """One client: asks until the deadline, and finishes what it has begun. An error ends it."""
     while (began_s := time.perf_counter()) < deadline_s:
         try:
             async with asyncio.timeout(ANSWER_LIMIT_S):
@@ -59,7 +59,7 @@ async def _ask_until(
                 )
         except (AnswerError, TimeoutError) as error:
             measurement.errors.append(str(error) or type(error).__name__)
-            continue
+            return
         arrivals_s = answer.arrivals_s
         measurement.request_s.append(time.perf_counter() - began_s)
         measurement.first_token_s.append(arrivals_s[0] - began_s)

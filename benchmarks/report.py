@@ -118,14 +118,38 @@ def _processor_time(results: _Results) -> str:
     return _table([f"asked, {concurrency} at once", *results.jobs], rows)
 
 
+def _beside_a_peer(mesh: _Results, peer: _Results) -> str:
+    """The mesh over REST, and a peer before a server that answers at once."""
+
+    def row(results: _Results, pace: str, target: str, direct: str) -> list[str]:
+        where = {"pace": pace, "concurrency": 1, "completion_tokens": 1}
+        added = results.median("request_ms", "p50", target=target, **where) - results.median(
+            "request_ms", "p50", target=direct, **where
+        )
+        cells = [target, "" if target == direct else f"{added:+.2f} ms"]
+        for tokens, key in ((1, "requests_per_s"), (mesh.stream_tokens, "tokens_per_s")):
+            for concurrency in peer.concurrencies:
+                where = {"pace": pace, "concurrency": concurrency, "completion_tokens": tokens}
+                cells.append(f"{results.median(key, target=target, **where):,.0f}")
+        return cells
+
+    head = ["asked", "added, median"]
+    head += [f"requests/s, {each} at once" for each in peer.concurrencies]
+    head += [f"tokens/s, {each} at once" for each in peer.concurrencies]
+    rows = [row(mesh, "instant", mesh.targets[-1], mesh.targets[0])]
+    rows += [row(peer, "peer", target, peer.targets[0]) for target in peer.targets]
+    return _table(head, rows)
+
+
 def markdown(content: dict[str, Any]) -> str:
     """The report of the content of a results file."""
     machine = content["machine"]
     runs: list[Run] = content["runs"]
-    results = _Results(runs)
+    results = _Results([run for run in runs if run["pace"] != "peer"])
+    peer_runs = [run for run in runs if run["pace"] == "peer"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     errors = sum(run["errors"] for run in runs)
-    return f"""# What the mesh itself costs, {content["taken_at"][:10]}
+    text = f"""# What the mesh itself costs, {content["taken_at"][:10]}
 
 Written from the results file beside it by `make bench`; not by hand. The scripted engine computes
 nothing, so what is measured is the mesh: worker, gateway and Envoy, each one process, and the load
@@ -162,6 +186,16 @@ Streams of {results.stream_tokens} tokens. A gap is the time between two arrival
 For each request of one token, and for each token of a stream.
 
 {_processor_time(results)}
+"""
+    if not peer_runs:
+        return text
+    return f"""{text}
+## Beside LiteLLM
+
+In the same session: LiteLLM's proxy, one process, before an OpenAI-compatible server that answers
+at once, asked over REST as the mesh is. What is added is against asking what stands behind.
+
+{_beside_a_peer(results, _Results(peer_runs))}
 """
 
 

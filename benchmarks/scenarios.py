@@ -1,51 +1,30 @@
-"""What is measured: who is asked, by how many at once, for how much, at which pace."""
+"""The mesh under load: each of its layers asked by few and many, at two paces of the engine."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import mesh
-from benchmarks.load import Ask, measure
-from benchmarks.machine import cpu_time_s
-from benchmarks.summary import summarise
+from benchmarks.runs import Connect, Subject, in_turn, take
 from benchmarks.targets import chat_grpc, openai_rest, worker
 from services.cli.notice import MeshNotice
-
-Connect = Callable[[str, str, int], AbstractAsyncContextManager[list[Ask]]]
 
 CONCURRENCIES = (1, 32, 256)
 SINGLE_TOKENS = 1
 STREAM_TOKENS = 128
 
-# Before each run, uncounted: connections, caches and the interpreter warm up.
-WARM_UP_S = 0.2
-# For what the last run left behind.
-PAUSE_S = 0.1
+# What the report calls it, the process of the mesh that is asked, and how.
+TARGETS: tuple[tuple[str, str, Connect], ...] = (
+    ("worker", "worker", worker.connect),
+    ("gateway", "gateway", chat_grpc.connect),
+    ("mesh, gRPC", "envoy", chat_grpc.connect),
+    ("mesh, REST", "envoy", openai_rest.connect),
+)
 
 # More than any concurrency here: the mesh is measured, not its queues.
 _ROOM = ("--limit-worker-concurrency", "1024", "--max-waiting", "1024")
-
-
-@dataclass(frozen=True)
-class Target:
-    """Something to ask. `job` is the process of the mesh whose address is asked."""
-
-    name: str
-    job: str
-    connect: Connect
-
-
-TARGETS = (
-    Target("worker", "worker", worker.connect),
-    Target("gateway", "gateway", chat_grpc.connect),
-    Target("mesh, gRPC", "envoy", chat_grpc.connect),
-    Target("mesh, REST", "envoy", openai_rest.connect),
-)
 
 
 @dataclass(frozen=True)
@@ -67,50 +46,21 @@ PACES = (
 )
 
 
-@dataclass(frozen=True)
-class Run:
-    """One measurement to take."""
-
-    pace: str
-    target: str
-    completion_tokens: int
-    concurrency: int
-    repeat: int
-
-
-def _runs(pace: Pace) -> Iterator[tuple[Target, Run]]:
-    """Targets take turns, so that a disturbance of the machine does not meet one alone."""
-    for repeat in range(pace.repeats):
-        for completion_tokens in pace.completion_tokens:
-            for concurrency in CONCURRENCIES:
-                for target in TARGETS:
-                    run = Run(pace.name, target.name, completion_tokens, concurrency, repeat)
-                    yield target, run
-
-
-def _cpu_times_s(notice: MeshNotice) -> dict[str, float]:
-    times = {process.job: cpu_time_s(process.process_id) for process in notice.processes}
-    return times | {"load generator": cpu_time_s(os.getpid())}
-
-
-async def _take(notice: MeshNotice, target: Target, run: Run, duration_s: float) -> dict[str, Any]:
-    """Takes one measurement."""
-    (address,) = notice.addresses(target.job)
+def _subjects(notice: MeshNotice) -> list[Subject]:
     (model,) = notice.models
-    async with target.connect(address, model, run.concurrency) as asks:
-        await measure(asks, run.completion_tokens, WARM_UP_S)
-        before_s = _cpu_times_s(notice)
-        measurement = await measure(asks, run.completion_tokens, duration_s)
-        after_s = _cpu_times_s(notice)
-    tokens = max(1, measurement.completion_tokens)
-    used_us = {job: round((after_s[job] - before_s[job]) * 1e6 / tokens, 2) for job in after_s}
-    await asyncio.sleep(PAUSE_S)
-    return asdict(run) | summarise(measurement) | {"cpu_us_per_token": used_us}
+    process_ids = {process.job: process.process_id for process in notice.processes}
+    return [
+        Subject(name, notice.addresses(job)[0], model, connect, process_ids)
+        for name, job, connect in TARGETS
+    ]
 
 
 async def take_all() -> AsyncIterator[dict[str, Any]]:
     """Takes all measurements, one after another."""
     for pace in PACES:
         async with mesh.running(pace.worker_options) as notice:
-            for target, run in _runs(pace):
-                yield await _take(notice, target, run, pace.duration_s)
+            turns = in_turn(
+                _subjects(notice), pace.name, pace.completion_tokens, CONCURRENCIES, pace.repeats
+            )
+            for subject, run in turns:
+                yield await take(subject, run, pace.duration_s)

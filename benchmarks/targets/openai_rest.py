@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from benchmarks.load import Answer, AnswerError, Ask
 from benchmarks.targets import prompt
@@ -37,8 +38,7 @@ class _HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fails the request that is under way."""
@@ -67,7 +67,8 @@ class _HttpConnection(asyncio.Protocol):
 
     async def exchange(self, request: bytes) -> tuple[bytes, list[float]]:
         """The whole response, and when content arrived."""
-        assert self._transport is not None
+        if self._transport is None or self._transport.is_closing():
+            raise AnswerError("the connection was closed between two requests")
         self._received = bytearray()
         self._arrivals_s = []
         self._body_start = 0
