@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -38,21 +39,33 @@ async def reachable_address() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def silent_address() -> AsyncIterator[str]:
+async def silent_address(port: int = 0) -> AsyncIterator[str]:
     """An address that takes connections and never says a word."""
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reader.read(-1)
+            await reader.read()
+        except (ConnectionError, asyncio.CancelledError):
+            return
         finally:
             writer.close()
 
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", port)
     try:
-        host, port = server.sockets[0].getsockname()
-        yield f"{host}:{port}"
+        host, taken = server.sockets[0].getsockname()
+        yield f"{host}:{taken}"
     finally:
         server.close()
+
+
+@contextmanager
+def refusing(address: str) -> Iterator[None]:
+    """Keeps the address of a stopped server: it refuses, and nobody else takes it."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, int(port)))
+        yield
 
 
 def hello(address: str, worker_id: str = "w", incarnation: str = "a") -> registry_pb2.Hello:

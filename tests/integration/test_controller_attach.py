@@ -7,7 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from services.controller.settings import ControllerSettings
-from tests.fakes.controller_peers import hello, reachable_address, silent_address
+from tests.fakes.controller_peers import (
+    hello,
+    reachable_address,
+    refusing,
+    silent_address,
+)
 from tests.integration.controllers import controller, eventually
 from tokenmesh.controller.v1 import endpoint_pb2, registry_pb2
 from tokenmesh.mesh.v1 import model_pb2
@@ -363,17 +368,14 @@ async def test_many_cached_prefixes_are_cut_to_the_most_recent() -> None:
         assert list((await mesh.workers())["w"].cached_prefixes) == list(range(1_024))
 
 
-async def refused_address() -> str:
-    async with reachable_address() as address:
-        return address
-
-
 async def test_an_address_where_nobody_listens_is_refused() -> None:
+    async with reachable_address() as address:
+        pass
     async with controller(SETTINGS) as mesh:
         worker = mesh.attach()
-        address = await refused_address()
-        await worker.write(registry_pb2.AttachRequest(hello=hello(address)))
-        error = await worker.failure()
+        with refusing(address):
+            await worker.write(registry_pb2.AttachRequest(hello=hello(address)))
+            error = await worker.failure()
         assert (error.code, error.reason) == ("FAILED_PRECONDITION", "ADDRESS_UNREACHABLE")
         assert error.field == "hello.address"
         assert address in error.message
