@@ -2,6 +2,6 @@
 
 import os
 
-# gRPC's C library writes to standard error, past the logs, what also comes back as an error: a taken
+# gRPC's C library writes to standard error, past the logs, what comes back as an error too: a taken
 # port, for one. It reads this when it is loaded, so it must be set before `import grpc`.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
