@@ -45,6 +45,9 @@ check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and 
 	$(BIN)/lint-imports --no-cache
 	$(MAKE) proto-check
 
+bench: $(INSTALLED_DEV) ## Measure what the mesh itself costs, and keep the results in benchmarks/results
+	$(BIN)/python -m benchmarks $(ARGS)
+
 format: $(INSTALLED_DEV) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format $(PRESENT_SOURCES)
 	$(BIN)/ruff check --fix $(PRESENT_SOURCES)
@@ -77,4 +80,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench clean
