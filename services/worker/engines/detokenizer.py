@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 Decode = Callable[[Sequence[int]], str]
+BytesOf = Callable[[int], bytes]
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Decoders look at neighbours (a leading space, a run of bytes), so a few tokens before the new
@@ -13,13 +16,43 @@ _CONTEXT_TOKENS = 5
 _MAX_WINDOW_TOKENS = 24
 
 
-class IncrementalDetokenizer:
-    """The text of one sequence.
+class Detokenizer(Protocol):
+    """The text of one sequence, as a continuation of the prompt.
 
-    The pieces together equal the decoded output, as a continuation of the prompt: the space that
-    some decoders strip at the start of a text is kept. An incomplete character is held back until
-    it is complete, is seen to be invalid, or `flush` says that nothing more comes.
+    An incomplete character is held back until it is complete, is seen to be invalid, or `flush`
+    says that nothing more comes. A space that begins the output is kept, although tokenizers strip
+    it where a text begins.
     """
+
+    def feed(self, token_ids: Sequence[int]) -> str:
+        """Takes the next tokens and returns the text that they complete."""
+        ...
+
+    def flush(self) -> str:
+        """The held-back rest: U+FFFD where a character really is incomplete."""
+        ...
+
+
+class ByteDetokenizer:
+    """For tokenizers whose tokens each stand for certain bytes of UTF-8, which most do."""
+
+    def __init__(self, bytes_of: BytesOf, prompt_ids: Sequence[int] = ()) -> None:
+        self._bytes_of = bytes_of
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        # The prompt may end inside a character.
+        self.feed(prompt_ids[-_CONTEXT_TOKENS:])
+
+    def feed(self, token_ids: Sequence[int]) -> str:
+        """See Detokenizer."""
+        return self._decoder.decode(b"".join(map(self._bytes_of, token_ids)))
+
+    def flush(self) -> str:
+        """See Detokenizer."""
+        return self._decoder.decode(b"", final=True)
+
+
+class WindowDetokenizer:
+    """For all other tokenizers: decodes the last tokens again with each new one."""
 
     def __init__(self, decode: Decode, prompt_ids: Sequence[int] = ()) -> None:
         self._decode = decode
@@ -27,7 +60,7 @@ class IncrementalDetokenizer:
         self._released = len(_complete(decode(self._window))) if self._window else 0
 
     def feed(self, token_ids: Sequence[int]) -> str:
-        """Takes the next tokens and returns the text that they complete."""
+        """See Detokenizer."""
         self._window.extend(token_ids)
         text = self._decode(self._window)
         complete = len(_complete(text))
@@ -41,7 +74,7 @@ class IncrementalDetokenizer:
         return piece
 
     def flush(self) -> str:
-        """The held-back rest: U+FFFD where a character really is incomplete."""
+        """See Detokenizer."""
         text = self._decode(self._window)
         piece = text[self._released :]
         self._released = len(text)

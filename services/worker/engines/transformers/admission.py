@@ -101,8 +101,10 @@ class Admission:
         self, shared: Request, choice_index: int, max_tokens: int, credit_tokens: int
     ) -> Sequence:
         sampling = shared.sampling
-        decode = self._texts.decode if sampling.skip_special_tokens else self._texts.decode_all
-        output = Output(decode, shared.prompt_ids, sampling, max_tokens, self._end_ids)
+        text = self._texts.detokenizer(
+            shared.prompt_ids, skip_special_tokens=sampling.skip_special_tokens
+        )
+        output = Output(text, sampling, max_tokens, self._end_ids)
         return Sequence(shared, choice_index, output, credit_tokens or None)
 
     def _continue(self, sequence: Sequence, so_far: OutputSoFar) -> None:

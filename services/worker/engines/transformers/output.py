@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.worker.engines.base import FinishReason, Sampling
-from services.worker.engines.detokenizer import IncrementalDetokenizer
+from services.worker.engines.detokenizer import Detokenizer
 from services.worker.engines.stop_strings import StopStrings
 
 
@@ -23,8 +22,7 @@ class Output:
     """The output of one sequence: a function of the prompt's and its own token ids.
 
     Args:
-        decode: turns token ids into text.
-        prompt_ids: the prompt, which the text continues.
+        text: makes its text.
         sampling: holds what may end the output.
         max_tokens: how many tokens it may have.
         end_ids: the model's own end-of-sequence tokens.
@@ -32,15 +30,13 @@ class Output:
 
     def __init__(
         self,
-        decode: Callable[[Sequence[int]], str],
-        prompt_ids: Sequence[int],
+        text: Detokenizer,
         sampling: Sampling,
         max_tokens: int,
         end_ids: frozenset[int],
     ) -> None:
         self.token_ids: list[int] = []
-        self._decode = decode
-        self._text = IncrementalDetokenizer(decode, prompt_ids)
+        self._text = text
         self._stop_strings = StopStrings(sampling.stop, include=sampling.include_stop_string)
         self._max_tokens = max_tokens
         self._min_tokens = sampling.min_tokens

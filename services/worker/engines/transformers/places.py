@@ -30,7 +30,7 @@ class Places:
         """
         if key in self._left:
             raise InvalidRequestError(
-                f"a request with key {key!r} is running", reason="REQUEST_KEY_IN_USE"
+                "a request with this key is running", reason="REQUEST_KEY_IN_USE"
             )
         if self.taken >= self._max_running + self._max_waiting:
             raise QueueFullError(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from services.worker.engines.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
+
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_SENTENCEPIECE_DECODERS = frozenset({"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
+_CACHED_TOKENS = 65_536
 
 
 class TokenTexts:
@@ -16,17 +21,31 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._backend = backend
-        decoder = "" if backend is None else str(backend.decoder)
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        decoders = _decoders(self._backend)
         self._bytes_of_letter = (
             {letter: byte for byte, letter in bytes_to_unicode().items()}
-            if "ByteLevel" in decoder
+            if decoders == {"ByteLevel"}
             else None
         )
-        self._special = {int(token_id) for token_id in tokenizer.all_special_ids}
-        self._added = {int(token_id) for token_id in getattr(tokenizer, "added_tokens_decoder", {})}
-        self.bytes_of = lru_cache(maxsize=65536)(self._bytes_of)
+        self._tokens_are_bytes = bool(decoders) and (
+            decoders == {"ByteLevel"} or decoders <= _SENTENCEPIECE_DECODERS
+        )
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._added = frozenset(added)
+        # Not all special tokens have a part that the tokenizer knows by name.
+        self._special = frozenset(tokenizer.all_special_ids).union(
+            token_id for token_id, token in added.items() if token.special
+        )
+        self.bytes_of = lru_cache(maxsize=_CACHED_TOKENS)(self._bytes_of)
+
+    def detokenizer(self, prompt_ids: Sequence[int], *, skip_special_tokens: bool) -> Detokenizer:
+        """Makes the text of an output that continues a prompt."""
+        if not self._tokens_are_bytes:
+            decode = self.decode if skip_special_tokens else self.decode_all
+            return WindowDetokenizer(decode, prompt_ids)
+        bytes_of = self._plain_bytes_of if skip_special_tokens else self.bytes_of
+        return ByteDetokenizer(bytes_of, prompt_ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens in a row, without special tokens."""
@@ -52,6 +71,9 @@ class TokenTexts:
         """A token's own text. Half a character shows as U+FFFD."""
         return self.bytes_of(token_id).decode(errors="replace")
 
+    def _plain_bytes_of(self, token_id: int) -> bytes:
+        return b"" if token_id in self._special else self.bytes_of(token_id)
+
     def _bytes_of(self, token_id: int) -> bytes:
         """The exact bytes that a token stands for."""
         token = self._tokenizer.convert_ids_to_tokens(token_id)
@@ -69,3 +91,11 @@ class TokenTexts:
 def _letter_bytes(letter: str, bytes_of_letter: dict[str, int]) -> bytes:
     byte = bytes_of_letter.get(letter)
     return letter.encode() if byte is None else bytes((byte,))
+
+
+def _decoders(backend: Any) -> set[str]:
+    """The kinds of steps by which a tokenizer decodes. Empty when it does not tell."""
+    if backend is None or backend.decoder is None:
+        return set()
+    state = json.loads(backend.decoder.__getstate__())
+    return {step["type"] for step in state.get("decoders", [state])}
