@@ -6,7 +6,7 @@ import math
 
 # Tokens that each choice may be ahead. More hides longer pauses of a gateway, at some hundred
 # bytes of memory a token; fewer would let an engine that is faster than the network stand still.
-WINDOW_TOKENS = 256
+WINDOW_TOKENS = 64
 
 
 class CreditWindow:

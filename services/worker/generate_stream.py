@@ -26,6 +26,7 @@ from services.worker.metrics import WorkerMetrics
 from services.worker.outbox import Outbox
 from services.worker.request_translation import engine_request
 from services.worker.serving_state import ServingState
+from services.worker.step_pace import StepPace
 from tokenmesh.worker.v1 import worker_pb2
 
 log = structlog.get_logger()
@@ -47,6 +48,7 @@ class Serving:
     state: ServingState
     live_requests: LiveRequests
     metrics: WorkerMetrics
+    pace: StepPace
     may_bring_template: bool = False
     blocked_limit_s: float = BLOCKED_LIMIT_S
 
@@ -63,7 +65,7 @@ class GenerateStream:
         self._serving = serving
         self._live: dict[int, LiveRequest] = {}
         self._held_back: set[LiveRequest] = set()
-        self._outbox = Outbox(self._release)
+        self._outbox = Outbox(self._release, serving.pace.go_on)
         self._has_all_frames = False
 
     async def responses(
@@ -86,6 +88,11 @@ class GenerateStream:
             watching.cancel()
             await asyncio.gather(reading, watching, return_exceptions=True)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the gateway takes responses more slowly than steps produce them."""
+        return self._outbox.is_behind
+
     def send(self, response: worker_pb2.GenerateResponse) -> None:
         """Queues what a step produced."""
         self._outbox.put(response)
@@ -107,6 +114,7 @@ class GenerateStream:
         self._held_back.discard(live)
         self._serving.live_requests.discard(live)
         self._serving.metrics.request_ended(live.model, code, live.finish_reason)
+        self._serving.pace.go_on()
         self._close_when_done()
 
     def fail(self, live: LiveRequest, error: MeshError) -> None:
@@ -211,6 +219,7 @@ class GenerateStream:
                 self.fail(live, as_mesh_error(error, METHOD))
             return
         live.is_submitted = True
+        serving.pace.go_on()
         if live.is_over:
             serving.engine.abort(live)
         else:

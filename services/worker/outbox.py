@@ -13,14 +13,18 @@ from tokenmesh.worker.v1 import worker_pb2
 # Beyond so many waiting events, requests get no further credit and frames are not read, so that
 # the memory for a gateway that does not read is bounded: by this, and by the credit that is out.
 ROOM_EVENTS = 4096
+# An engine that is faster than the network waits while so many responses are queued. Fewer would
+# leave the network idle between two steps; more only makes the queue longer.
+BEHIND_RESPONSES = 4
 
 
 class Outbox:
     """A queue with one reader. Iteration ends when it is closed and empty, or with its error."""
 
-    def __init__(self, on_room: Callable[[], None]) -> None:
-        """Calls `on_room` whenever the queue has room again."""
+    def __init__(self, on_room: Callable[[], None], on_caught_up: Callable[[], None]) -> None:
+        """Calls back when the queue has room again, and when it is no longer behind."""
         self._on_room = on_room
+        self._on_caught_up = on_caught_up
         self._responses: deque[worker_pb2.GenerateResponse] = deque()
         self._events = 0
         self._is_closed = False
@@ -34,6 +38,11 @@ class Outbox:
     def has_room(self) -> bool:
         """Whether few enough events wait."""
         return self._events < ROOM_EVENTS
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the gateway takes responses more slowly than steps produce them."""
+        return len(self._responses) >= BEHIND_RESPONSES
 
     async def wait_for_room(self) -> None:
         """Returns once there is room."""
@@ -79,9 +88,12 @@ class Outbox:
                 raise StopAsyncIteration
             self._filled.clear()
             await self._filled.wait()
-        response = self._responses.popleft()
         had_room = self.has_room
+        was_behind = self.is_behind
+        response = self._responses.popleft()
         self._events -= len(response.events)
+        if was_behind and not self.is_behind:
+            self._on_caught_up()
         if self.has_room and not had_room:
             self._room.set()
             self._on_room()

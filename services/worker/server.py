@@ -28,6 +28,7 @@ from services.worker.servicer import WorkerServicer
 from services.worker.serving_state import ServingState
 from services.worker.settings import WorkerSettings
 from services.worker.step_fanout import StepFanout
+from services.worker.step_pace import StepPace
 from tokenmesh.worker.v1 import worker_pb2_grpc
 
 log = structlog.get_logger()
@@ -103,7 +104,8 @@ async def running(
     metrics.watch_engine(engine)
     state = ServingState()
     live_requests = LiveRequests()
-    fanout = StepFanout(engine, live_requests, metrics)
+    pace = StepPace()
+    fanout = StepFanout(engine, live_requests, metrics, pace)
     drain = Drain(
         state,
         live_requests,
@@ -113,7 +115,7 @@ async def running(
         settings.grace_period_s,
     )
     server = MeshServer(settings.host, settings.port)
-    serving = Serving(engine, state, live_requests, metrics, settings.may_bring_template)
+    serving = Serving(engine, state, live_requests, metrics, pace, settings.may_bring_template)
     servicer = WorkerServicer(serving, lambda: identity)
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server.grpc)
     metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from services.mesh.errors import InternalError, MeshError, UnavailableError
 from services.worker.engines.base import (
     Chunk,
@@ -16,14 +18,18 @@ from services.worker.event_translation import write_event
 from services.worker.generate_stream import GenerateStream
 from services.worker.live_request import LiveRequest, LiveRequests
 from services.worker.metrics import ModelMetrics, WorkerMetrics
+from services.worker.step_pace import StepPace
 from tokenmesh.worker.v1 import worker_pb2
 
 
 class StepFanout:
     """The one consumer of an engine's steps."""
 
-    def __init__(self, engine: Engine, live_requests: LiveRequests, metrics: WorkerMetrics) -> None:
+    def __init__(
+        self, engine: Engine, live_requests: LiveRequests, metrics: WorkerMetrics, pace: StepPace
+    ) -> None:
         self._engine = engine
+        self._pace = pace
         self._live_requests = live_requests
         self._metrics = metrics
 
@@ -35,7 +41,9 @@ class StepFanout:
         error: MeshError = UnavailableError("the worker is stopping")
         try:
             async for step in self._engine.steps():
-                self._spread(step)
+                streams = self._spread(step)
+                if streams and all(each.is_behind for each in streams):
+                    await self._pace.wait()
         except Exception:
             error = InternalError("the worker's engine broke down")
             raise
@@ -47,7 +55,8 @@ class StepFanout:
         for live in self._live_requests:
             live.stream.fail(live, error)
 
-    def _spread(self, step: StepOutput) -> None:
+    def _spread(self, step: StepOutput) -> Collection[GenerateStream]:
+        """Returns the streams that got something."""
         responses: dict[GenerateStream, worker_pb2.GenerateResponse] = {}
         tokens: dict[ModelMetrics, int] = {}
         ended: list[tuple[LiveRequest, str]] = []
@@ -82,6 +91,7 @@ class StepFanout:
         for metrics, count in tokens.items():
             metrics.completion_tokens.inc(count)
         self._metrics.step(len(step.events))
+        return responses
 
     def _note(self, live: LiveRequest, each: SequenceEvent) -> str | None:
         """Takes note of a start or an end. The code of the request when its last choice ended."""
