@@ -106,7 +106,7 @@ class Converse:
                                 yield Response(turn_number=number, started=started)
                 completion_tokens = len(generation.progress[0].token_ids)
         except MeshError as error:
-            yield Response(turn_number=number, failed=status.to_status(error))
+            yield Response(turn_number=number, failed=_failed(error))
             return
         conversation.add(turn.messages, answer)
         if finished:
@@ -163,7 +163,17 @@ def _refused_turn(frame: Request) -> Response:
     error = ProtocolError(
         "an answer is being given: interrupt it, or wait for its end", reason="TURN_IN_PROGRESS"
     )
-    return Response(turn_number=frame.turn.number, failed=status.to_status(error))
+    return Response(turn_number=frame.turn.number, failed=_failed(error))
+
+
+def _failed(error: MeshError) -> Response.Failed:
+    number, _ = status.grpc_code(error).value
+    failed = Response.Failed(
+        code=number, reason=error.reason, message=error.message, field=error.field or ""
+    )
+    if error.retry_after_s is not None:
+        failed.retry_after.FromMilliseconds(round(error.retry_after_s * 1000))
+    return failed
 
 
 def _refuse(kind: str | None) -> NoReturn:
