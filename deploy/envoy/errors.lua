@@ -85,9 +85,17 @@ local function wrong_type(message)
   return nil
 end
 
+-- The URL that the transcoder knows no call for, by its message; nil for any other message.
+local function unresolved_url(message)
+  return message:match("^Could not resolve (.*) to a method%.$")
+end
+
 -- The body for a reply of Envoy's own.
 local function local_error_body(status, message)
-  local url = message:match("^Could not resolve (.*) to a method%.$")
+  local url = unresolved_url(message)
+  if url ~= nil and status == "405" then
+    return error_body(status, "Wrong method for " .. url .. ".", nil, "method_not_supported")
+  end
   if url ~= nil then
     return error_body(status, "Unknown request URL: " .. url .. ". Check it for typos.", nil, "unknown_url")
   end
@@ -100,9 +108,6 @@ local function local_error_body(status, message)
     message = message:gsub("^: ", "")
     message = MESSAGE_IN_JSON_WORDS[message] or message
     return error_body(status, "The request body is not the JSON of this call. " .. message, nil, nil)
-  end
-  if status == "405" then
-    return error_body(status, message, nil, "method_not_supported")
   end
   if status == "413" then
     return error_body(status, "The request body is too large: up to 32 MiB are taken.", nil, "request_too_large")
@@ -141,6 +146,12 @@ function envoy_on_response(handle)
   local status = headers:get(":status")
   if status < "400" or content_type:sub(1, 16) ~= "application/json" then
     return
+  end
+  local allowed = handle:metadata():get("allow")
+  if status == "404" and allowed ~= nil then
+    status = "405"
+    headers:replace(":status", status)
+    headers:add("allow", allowed)
   end
   local body = handle:body()
   if body == nil then

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from services.cli.notice import MeshNotice
-from tests.e2e.processes import running_mesh
+from tests.e2e.processes import running_mesh, wait_for
 
 SCRIPTED_MODEL = "org/scripted"
 
@@ -18,7 +19,16 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
     """Two workers with the scripted engine, which answers at once. Shared: do not break it."""
     options = ("--engine", "scripted", "--model-names", SCRIPTED_MODEL, "--workers", "2")
     with running_mesh(tmp_path_factory.mktemp("mesh"), *options) as notice:
+        wait_for("every worker was known", lambda: knows_what_is_missing(notice))
         yield notice
+
+
+def knows_what_is_missing(notice: MeshNotice) -> bool:
+    """Whether an unknown model is 404. A controller that has just started does not know yet who
+    may still come back, so that gateways say 503 until it does.
+    """
+    body = {"model": "nobody", "messages": [{"role": "user", "content": "Hello"}]}
+    return httpx.post(f"{notice.base_url}/chat/completions", json=body).status_code == 404
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,7 @@ def test_nulls_anywhere_are_as_absent(mesh: MeshNotice) -> None:
         *("temperature", "top_p", "n", "stop", "max_tokens", "presence_penalty", "logit_bias"),
         *("frequency_penalty", "seed", "user", "stream", "stream_options", "logprobs", "tools"),
         *("top_logprobs", "response_format", "tool_choice", "metadata", "functions"),
+        *("modalities", "stop_token_ids", "guided_choice", "bad_words", "chat_template_kwargs"),
     )
     for _ in range(6):
         response = post(mesh, "/chat/completions", {**HELLO, **dict.fromkeys(names)})

@@ -88,6 +88,7 @@ def test_the_spelling_depends_on_the_call() -> None:
     assert modern.field("sampling.max_tokens") == "max_completion_tokens"
     assert COMPLETION_SPELLING.field("sampling.top_logprobs") == "logprobs"
     assert COMPLETION_SPELLING.field("token_ids.values") == "prompt"
+    assert COMPLETION_SPELLING.field("prompt.token_ids") == "prompt"
     assert MODEL_SPELLING.field("model") == "model"
 
 

@@ -99,6 +99,11 @@ def test_absent_and_null_fields_stay_absent() -> None:
     assert not absent.sampling.ListFields()
 
 
+def test_a_null_list_of_values_comes_from_envoy_as_a_list_of_one_null() -> None:
+    assert chat(tools=[None]) == chat()
+    assert not chat(messages=[None]).prompt.messages
+
+
 def test_max_completion_tokens_goes_before_max_tokens() -> None:
     assert chat(max_tokens=5, max_completion_tokens=6).sampling.max_tokens == 6
 

@@ -15,6 +15,7 @@ const DESCRIPTORS = new URL("../../../gen/envoy/tokenmesh.pb", import.meta.url);
 function loadGateway() {
   const definitions = protoLoader.loadFileDescriptorSetFromBuffer(readFileSync(DESCRIPTORS), {
     keepCase: true,
+    defaults: true,
     longs: Number,
     enums: String,
     oneofs: true,

@@ -31,6 +31,12 @@ def plain(value: struct_pb2.Value) -> Any:
     return getattr(value, kind)
 
 
+def plain_list(values: Sequence[struct_pb2.Value]) -> list[Any]:
+    """The Python values of a list. Envoy makes a list with one null of a null: that is no list."""
+    plain_values = [plain(value) for value in values]
+    return [] if plain_values == [None] else plain_values
+
+
 def invalid_type(path: str, wanted: str, got: object) -> InvalidRequestError:
     """The error for a value of the wrong type."""
     return InvalidRequestError(

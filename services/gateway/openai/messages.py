@@ -9,7 +9,13 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
-from services.gateway.openai.json_fields import JsonObject, invalid_type, missing, not_one_of, plain
+from services.gateway.openai.json_fields import (
+    JsonObject,
+    invalid_type,
+    missing,
+    not_one_of,
+    plain_list,
+)
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.mesh.v1 import chat_pb2
 
@@ -36,8 +42,8 @@ def read_messages(values: Sequence[struct_pb2.Value]) -> list[chat_pb2.Message]:
         InvalidRequestError: a message is not as OpenAI's reference describes it.
     """
     return [
-        _message(JsonObject(f"messages[{index}]", plain(value)))
-        for index, value in enumerate(values)
+        _message(JsonObject(f"messages[{index}]", value))
+        for index, value in enumerate(plain_list(values))
     ]
 
 

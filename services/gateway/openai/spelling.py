@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 # A path into a typed request: "sampling.top_p", "prompt.messages[0].content".
 _PATH = re.compile(r"\b(sampling|prompt)\.([a-z_]+)")
-# Fields of a plain completion that stand beside `sampling`.
-_PROMPT = re.compile(r"\b(token_ids\.values|token_ids|text)\b")
 _TOOL_NAME = re.compile(r"(tools\[\d+\])\.(name|description|parameters|strict)")
 
 _BOTH = {
@@ -25,16 +23,18 @@ _BOTH = {
 class Spelling:
     """Says in OpenAI's names what validation says in those of the typed request."""
 
-    def __init__(self, names: Mapping[str, str], *, prompt_is_plain: bool = False) -> None:
-        """`names` are the fields of this request that are spelled apart, beside the usual ones."""
+    def __init__(
+        self, names: Mapping[str, str], *, top_level: Mapping[str, str] | None = None
+    ) -> None:
+        """`names` are the fields below `sampling` and `prompt` that are spelled apart, beside the
+        usual ones; `top_level` those beside them.
+        """
         self._names = {**_BOTH, **names}
-        self._prompt_is_plain = prompt_is_plain
+        self._top_level = top_level or {}
 
     def field(self, path: str) -> str:
         """A path in OpenAI's spelling. One that already is comes back as it was."""
-        if self._prompt_is_plain and _PROMPT.fullmatch(path):
-            return "prompt"
-        return self.words(path)
+        return self._top_level.get(path) or self.words(path)
 
     def words(self, message: str) -> str:
         """A message with every path in it in OpenAI's spelling."""
@@ -47,5 +47,9 @@ def chat_spelling(*, uses_max_completion_tokens: bool) -> Spelling:
     return Spelling({"max_tokens": "max_completion_tokens"} if uses_max_completion_tokens else {})
 
 
-COMPLETION_SPELLING = Spelling({"top_logprobs": "logprobs"}, prompt_is_plain=True)
+_PLAIN_PROMPT = {"token_ids": "prompt", "text": "prompt"}
+COMPLETION_SPELLING = Spelling(
+    {"top_logprobs": "logprobs", **_PLAIN_PROMPT},
+    top_level={"token_ids.values": "prompt", **_PLAIN_PROMPT},
+)
 MODEL_SPELLING = Spelling({})

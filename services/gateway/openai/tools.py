@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from google.protobuf import struct_pb2
 
-from services.gateway.openai.json_fields import JsonObject, invalid_type, not_one_of, plain
+from services.gateway.openai.json_fields import (
+    JsonObject,
+    invalid_type,
+    not_one_of,
+    plain,
+    plain_list,
+)
 from tokenmesh.mesh.v1 import chat_pb2
 
 _MODES = {
@@ -23,7 +29,8 @@ def read_tools(values: Sequence[struct_pb2.Value]) -> list[chat_pb2.Tool]:
         InvalidRequestError: a tool is not as OpenAI's reference describes it.
     """
     return [
-        _tool(JsonObject(f"tools[{index}]", plain(value))) for index, value in enumerate(values)
+        _tool(JsonObject(f"tools[{index}]", value))
+        for index, value in enumerate(plain_list(values))
     ]
 
 
