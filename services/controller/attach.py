@@ -17,7 +17,7 @@ from services.controller.leases import Grant, Lease
 from services.controller.metrics import ControllerMetrics
 from services.controller.probing import Prober
 from services.controller.settings import ControllerSettings
-from services.controller.streams import hold, stopping
+from services.controller.streams import first_frame, frame_empty, hold, stopping
 from services.controller.suspicion import Dialled
 from services.controller.translation import ATTACHMENTS
 from services.controller.validation import (
@@ -29,7 +29,6 @@ from services.controller.validation import (
 )
 from services.mesh import status
 from services.mesh.errors import (
-    DeadlineError,
     ExhaustedError,
     InvalidRequestError,
     MeshError,
@@ -109,7 +108,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def _admit(
         self, stream: AttachStream, frames: AsyncIterator[registry_pb2.AttachRequest]
     ) -> Lease:
-        frame = await self._first_frame(frames)
+        frame = await first_frame(frames, "hello", self._settings.first_frame_limit_s)
         worker = read_hello(frame.hello, wall_clock_s=time.time())
         if frame.lease_id:
             raise InvalidRequestError(
@@ -122,24 +121,6 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         grant = self._keeper.grant(stream, worker, hello_number)
         stream.outgoing.put(self._granted(grant))
         return grant.lease
-
-    async def _first_frame(
-        self, frames: AsyncIterator[registry_pb2.AttachRequest]
-    ) -> registry_pb2.AttachRequest:
-        limit_s = self._settings.first_frame_limit_s
-        try:
-            async with asyncio.timeout(limit_s):
-                frame = await anext(frames, None)
-        except TimeoutError:
-            raise DeadlineError(
-                f"no Hello came within {limit_s:g} s", reason="HELLO_EXPECTED"
-            ) from None
-        kind = frame.WhichOneof("frame") if frame is not None else None
-        if frame is None or kind != "hello":
-            raise ProtocolError(
-                f"the first frame must be a Hello; got {kind or 'none'}", reason="HELLO_EXPECTED"
-            )
-        return frame
 
     async def _check_address(self, address: str) -> None:
         limit_s = self._settings.dial_limit_s
@@ -187,11 +168,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
                 "a second Hello came; a stream has one, so attach anew", reason="HELLO_REPEATED"
             )
         if kind is None:
-            raise InvalidRequestError(
-                "the frame is empty, or of a kind that this controller does not know",
-                reason="FRAME_EMPTY",
-                field="frame",
-            )
+            raise frame_empty()
         if frame.lease_id != lease.lease_id:
             raise ProtocolError(
                 f"lease_id is not that of this stream, which is {lease.lease_id!r}",

@@ -62,6 +62,20 @@ def controller(
             help="Seconds that a new worker's address may take to answer.",
         ),
     ] = 2.0,
+    command_limit: Annotated[
+        float,
+        typer.Option(
+            envvar=f"{ENV}COMMAND_LIMIT",
+            help="Seconds that a worker may take to confirm a drain or a resume.",
+        ),
+    ] = 10.0,
+    adapter_limit: Annotated[
+        float,
+        typer.Option(
+            envvar=f"{ENV}ADAPTER_LIMIT",
+            help="Seconds that a worker may take to load or unload an adapter, download included.",
+        ),
+    ] = 300.0,
     max_workers: Annotated[
         int, typer.Option(envvar=f"{ENV}MAX_WORKERS", help="Workers taken on at most.")
     ] = 10_000,
@@ -88,10 +102,11 @@ def controller(
 ) -> None:
     """Run a controller: the control plane that knows which worker serves which model.
 
-    Workers attach to it (tokenmesh worker --controller HOST:PORT) and hold a lease for as long as
-    they send heartbeats; gateways watch it (tokenmesh gateway --controller HOST:PORT). No request
-    passes through it, and it stores nothing: a controller that is started anew knows every worker
-    again within a heartbeat interval. Several may run side by side; give all of them to every
+    Workers attach to it (tokenmesh worker --controller HOST:PORT) and hold a
+    lease for as long as they send heartbeats; gateways watch it (tokenmesh
+    gateway --controller HOST:PORT). No request passes through it, and it
+    stores nothing: one that is started anew knows every worker again within a
+    heartbeat interval. Several may run side by side; give all of them to every
     worker and gateway.
 
     Example: tokenmesh controller --port 21001 --lease-ttl 6
@@ -114,6 +129,8 @@ def controller(
                 lease_ttl_s=lease_ttl,
                 heartbeat_interval_s=heartbeat_interval,
                 dial_limit_s=dial_limit,
+                command_limit_s=command_limit,
+                adapter_limit_s=adapter_limit,
                 max_workers=max_workers,
                 max_watchers=max_watchers,
             ),

@@ -68,13 +68,13 @@ class ControllerSettings:
             raise StartError("--id is empty or not printable; give the controller a name")
         positive = {
             "--dial-limit": self.dial_limit_s,
-            "--first-frame-limit": self.first_frame_limit_s,
+            "first_frame_limit_s": self.first_frame_limit_s,
             "--command-limit": self.command_limit_s,
             "--adapter-limit": self.adapter_limit_s,
-            "--max-dials": self.max_dials,
+            "max_dials": self.max_dials,
             "--max-workers": self.max_workers,
             "--max-watchers": self.max_watchers,
-            "--max-pending-changes": self.max_pending_changes,
+            "max_pending_changes": self.max_pending_changes,
         }
         for option, number in positive.items():
             if not number > 0:

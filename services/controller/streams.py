@@ -11,10 +11,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
-from services.mesh.errors import ExhaustedError, MeshError, UnavailableError
+from services.mesh.errors import (
+    DeadlineError,
+    ExhaustedError,
+    InvalidRequestError,
+    MeshError,
+    ProtocolError,
+    UnavailableError,
+)
 
 Frame = TypeVar("Frame")
+Received = TypeVar("Received", bound=Message)
 Frame_co = TypeVar("Frame_co", covariant=True)
 
 # A peer that takes nothing off its connection for so long is not there any more. Longer keeps its
@@ -34,6 +43,35 @@ def stopping() -> UnavailableError:
 def stream_unread() -> ExhaustedError:
     """What a stream ends with when its peer does not read."""
     return ExhaustedError("what is sent on this stream is not read", reason="STREAM_UNREAD")
+
+
+def frame_empty() -> InvalidRequestError:
+    """What a stream ends with that carries a frame without content."""
+    return InvalidRequestError(
+        "the frame is empty, or of a kind that this controller does not know",
+        reason="FRAME_EMPTY",
+        field="frame",
+    )
+
+
+async def first_frame(frames: AsyncIterator[Received], kind: str, limit_s: float) -> Received:
+    """The frame that opens a stream, which must be of this kind, such as "hello".
+
+    Raises:
+        ProtocolError: it is of another kind, or the peer sends nothing (HELLO_EXPECTED).
+        DeadlineError: it did not come within `limit_s` seconds (HELLO_EXPECTED).
+    """
+    name = kind.capitalize()
+    reason = f"{kind.upper()}_EXPECTED"
+    try:
+        async with asyncio.timeout(limit_s):
+            frame = await anext(frames, None)
+    except TimeoutError:
+        raise DeadlineError(f"no {name} came within {limit_s:g} s", reason=reason) from None
+    got = frame.WhichOneof("frame") if frame is not None else None
+    if frame is None or got != kind:
+        raise ProtocolError(f"the first frame must be a {name}; got {got or 'none'}", reason=reason)
+    return frame
 
 
 class Ending:

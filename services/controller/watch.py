@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,16 +12,11 @@ from services.controller.metrics import ControllerMetrics
 from services.controller.probing import Prober
 from services.controller.registry import Change, Registry, Snapshot
 from services.controller.settings import ControllerSettings
-from services.controller.streams import Ending, hold, stopping
+from services.controller.streams import Ending, first_frame, frame_empty, hold, stopping
 from services.controller.translation import delta_message, snapshot_message
 from services.controller.validation import check_id, check_protocol_version
 from services.mesh import status
-from services.mesh.errors import (
-    DeadlineError,
-    ExhaustedError,
-    InvalidRequestError,
-    ProtocolError,
-)
+from services.mesh.errors import ExhaustedError, ProtocolError
 from tokenmesh.controller.v1 import endpoint_pb2, endpoint_pb2_grpc
 
 log = structlog.get_logger()
@@ -127,20 +121,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
     async def _read(
         self, stream: WatchStream, frames: AsyncIterator[endpoint_pb2.WatchRequest]
     ) -> None:
-        limit_s = self._settings.first_frame_limit_s
-        try:
-            async with asyncio.timeout(limit_s):
-                first = await anext(frames, None)
-        except TimeoutError:
-            raise DeadlineError(
-                f"no Subscribe came within {limit_s:g} s", reason="SUBSCRIBE_EXPECTED"
-            ) from None
-        kind = first.WhichOneof("frame") if first is not None else None
-        if first is None or kind != "subscribe":
-            raise ProtocolError(
-                f"the first frame must be a Subscribe; got {kind or 'none'}",
-                reason="SUBSCRIBE_EXPECTED",
-            )
+        first = await first_frame(frames, "subscribe", self._settings.first_frame_limit_s)
         check_protocol_version(first.subscribe.protocol_version)
         gateway_id = check_id("subscribe.gateway_id", first.subscribe.gateway_id)
         log.info("gateway watches", gateway_id=gateway_id)
@@ -157,11 +138,7 @@ class EndpointServicer(endpoint_pb2_grpc.EndpointServiceServicer):
                     "a second Subscribe came; a stream has one", reason="SUBSCRIBE_REPEATED"
                 )
             case _:
-                raise InvalidRequestError(
-                    "the frame is empty, or of a kind that this controller does not know",
-                    reason="FRAME_EMPTY",
-                    field="frame",
-                )
+                raise frame_empty()
 
     def _take_report(self, report: endpoint_pb2.FailureReport, gateway_id: str) -> None:
         check_id("failure_report.worker_id", report.worker_id)

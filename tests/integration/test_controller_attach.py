@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import CapturingLogger
 
+from services.controller import keeper
 from services.controller.settings import ControllerSettings
 from tests.fakes.controller_peers import (
     hello,
@@ -94,6 +96,25 @@ async def test_a_newer_attach_takes_the_lease_over(
         assert (await mesh.workers())["w"].incarnation == incarnation
         assert mesh.metric("lease_events_total", event="superseded") == 1
         assert mesh.metric("lease_events_total", event=event) == 1
+
+
+async def test_a_live_process_that_loses_its_id_to_another_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        controller(LONG_LEASE) as mesh,
+        reachable_address() as one_address,
+        reachable_address() as other_address,
+    ):
+        one, other = mesh.attach(), mesh.attach()
+        await one.attach(hello(one_address, incarnation="a"))
+        log = CapturingLogger()
+        monkeypatch.setattr(keeper, "log", log)
+        await other.attach(hello(other_address, incarnation="b"))
+        warnings = [call.kwargs for call in log.calls if call.method_name == "warning"]
+        assert [(each["old_address"], each["new_address"]) for each in warnings] == [
+            (one_address, other_address)
+        ]
 
 
 async def test_a_silent_worker_expires() -> None:
