@@ -37,6 +37,7 @@ class Client:
     """Stubs of a gateway's services."""
 
     def __init__(self, address: str, metrics: CollectorRegistry) -> None:
+        self.address = address
         self.channel = open_channel(address)
         self.metrics = metrics
         self.chat: Any = chat_pb2_grpc.ChatServiceStub(self.channel)
