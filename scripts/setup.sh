@@ -1,11 +1,11 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Makes the virtual environment .venv and installs TokenMesh into it, with progress shown.
 #
 #   scripts/setup.sh EXTRAS        such as: scripts/setup.sh transformers,dev
 #
 # PYTHON chooses the interpreter. Without it, the first of the names below that is new enough is
 # taken. An environment that is there already is kept.
-set -eu
+set -euo pipefail
 
 extras=$1
 oldest="3.11"
@@ -38,6 +38,18 @@ if [ ! -x .venv/bin/pip ]; then
         fail "$PYTHON cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
     }
 fi
-echo "setup: installing TokenMesh with $extras; the first time takes a few minutes"
-.venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".[$extras]"
+
+install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt \
+        --editable ".[$extras]"
+}
+
+if [ -e .venv/.installed-for-running ] || [ ! -t 1 ]; then
+    echo "setup: installing TokenMesh with $extras, which may take a few minutes"
+    install | grep --invert-match --line-buffered "already satisfied"
+else
+    # pip draws how far its downloads are only where it has the terminal to itself.
+    echo "setup: installing TokenMesh with $extras, which takes a few minutes"
+    install
+fi
 echo "setup: done"
