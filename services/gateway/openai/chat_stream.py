@@ -36,9 +36,11 @@ class ChatStream:
                 self._opened_choices.add(index)
                 printed.append(self._chunk(index, '"role":"assistant","content":""'))
             if kind == "chunk":
-                delta = _delta(each.chunk)
-                if delta or each.chunk.logprobs:
-                    printed.append(self._chunk(index, delta, each.chunk))
+                chunk = each.chunk
+                delta = _delta(chunk)
+                logprobs = chat_logprobs(chunk.logprobs) if chunk.logprobs else "null"
+                if delta or chunk.logprobs:
+                    printed.append(self._chunk(index, delta, logprobs=logprobs))
             else:
                 self._usage.add(prompt_index, each.finished.usage)
                 reason = quoted(finish_reason(each.finished.reason))
@@ -52,13 +54,8 @@ class ChatStream:
         return event(f'{self._opening}[],"usage":{self._usage.json()}}}') + DONE
 
     def _chunk(
-        self,
-        index: int,
-        delta: str,
-        chunk: worker_pb2.Chunk | None = None,
-        reason: str = "null",
+        self, index: int, delta: str, *, logprobs: str = "null", reason: str = "null"
     ) -> bytes:
-        logprobs = chat_logprobs(chunk.logprobs) if chunk and chunk.logprobs else "null"
         return event(
             f'{self._opening}[{{"index":{index},"delta":{{{delta}}},"logprobs":{logprobs},'
             f'"finish_reason":{reason}}}{self._closing}'

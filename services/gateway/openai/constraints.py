@@ -34,14 +34,17 @@ def read_constraint(request: Request) -> Constraint | None:
 
 
 def _asked(request: Request) -> Iterator[tuple[str, Constraint | None]]:
-    yield "response_format", _response_format(request.response_format)
-    yield "guided_json", _guided_json(request.guided_json)
+    if request.HasField("response_format"):
+        yield "response_format", _response_format(request.response_format)
+    if request.HasField("guided_json"):
+        yield "guided_json", _guided_json(request.guided_json)
     if request.HasField("guided_regex"):
         yield "guided_regex", Constraint(regex=request.guided_regex)
     yield "guided_choice", _choices(list(request.guided_choice))
     if request.HasField("guided_grammar"):
         yield "guided_grammar", Constraint(grammar=request.guided_grammar)
-    yield "structured_outputs", _structured_outputs(request.structured_outputs)
+    if request.HasField("structured_outputs"):
+        yield "structured_outputs", _structured_outputs(request.structured_outputs)
 
 
 def _response_format(value: struct_pb2.Value) -> Constraint | None:
