@@ -47,15 +47,14 @@ class LocalMesh:
         (controller,) = await self._start([plan.controller(options)])
         controller_address = (await self._service_ready(controller)).address
 
-        gateway_plans = plan.gateways(options, controller_address)
-        worker_plans = plan.workers(options, controller_address)
-        children = await self._start([*gateway_plans, *worker_plans])
-        gateways, workers = children[: len(gateway_plans)], children[len(gateway_plans) :]
+        gateway, *workers = await self._start(
+            [plan.gateway(options, controller_address), *plan.workers(options, controller_address)]
+        )
         async with asyncio.TaskGroup() as tasks:
             for worker in workers:
                 tasks.create_task(self._service_ready(worker))
-            gateway_notices = [await self._service_ready(gateway) for gateway in gateways]
-            await self._start_envoy(gateway_notices[0].address)
+            # Workers take longest: Envoy comes up meanwhile.
+            await self._start_envoy((await self._service_ready(gateway)).address)
 
         models = await self._end_to_end(controller_address)
         return MeshNotice(

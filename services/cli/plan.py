@@ -18,7 +18,7 @@ LOOPBACK = "127.0.0.1"
 WORKER_START_LIMIT_S = 3600.0
 START_LIMIT_S = 60.0
 
-# Together below the 10 s in which a mesh has to end: gateways and workers stop at the same time.
+# Together below the 10 s in which a mesh has to end: gateway and workers stop at the same time.
 ENVOY_STOP_LIMIT_S = 1.5
 SERVICE_STOP_LIMIT_S = 4.5
 CONTROLLER_STOP_LIMIT_S = 2.0
@@ -38,7 +38,6 @@ class MeshOptions:
     engine: str
     device: str
     workers: int
-    gateways: int
     threads_per_worker: int
     routing_policy: str | None = None
     log_level: str = "info"
@@ -131,18 +130,15 @@ def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
     ]
 
 
-def gateways(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
-    """The gateways, which watch the controller."""
+def gateway(options: MeshOptions, controller_address: str) -> ProcessPlan:
+    """The gateway, which watches the controller."""
     policy = ("--routing-policy", options.routing_policy) if options.routing_policy else ()
-    return [
-        _service(
-            options,
-            "gateway",
-            name,
-            ("--controller", controller_address, "--grace-period", str(GRACE_PERIOD_S), *policy),
-        )
-        for name in (f"gateway-{number}" for number in range(1, options.gateways + 1))
-    ]
+    return _service(
+        options,
+        "gateway",
+        "gateway",
+        ("--controller", controller_address, "--grace-period", str(GRACE_PERIOD_S), *policy),
+    )
 
 
 def envoy(options: MeshOptions, command: Sequence[str]) -> ProcessPlan:

@@ -181,6 +181,8 @@ async def _end(child: Child) -> str | None:
             return None
     with suppress(ProcessLookupError):
         os.killpg(child.process.pid, signal.SIGKILL)
-    async with asyncio.timeout(KILL_LIMIT_S):
-        await child.process.wait()
+    # The kernel may take long to free a large memory: that is no reason to leave others running.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(KILL_LIMIT_S):
+            await child.process.wait()
     return child.plan.name

@@ -81,7 +81,7 @@ def up(
         str | None,
         Option(
             metavar="POLICY",
-            help="How gateways choose a worker; see tokenmesh gateway --help.",
+            help="How the gateway chooses a worker; see tokenmesh gateway --help.",
             show_default=False,
         ),
     ] = None,
@@ -159,7 +159,6 @@ def up(
         engine=engine,
         device=device,
         workers=workers,
-        gateways=1,
         threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers),
         routing_policy=routing_policy,
         log_level=log_level,

@@ -16,7 +16,6 @@ OPTIONS = plan.MeshOptions(
     engine="transformers",
     device="cpu",
     workers=2,
-    gateways=1,
     threads_per_worker=3,
 )
 CONTROLLER = "127.0.0.1:4711"
@@ -37,13 +36,13 @@ def test_each_service_takes_free_ports_and_announces_itself_in_the_run_folder() 
     services = [
         plan.controller(OPTIONS),
         *plan.workers(OPTIONS, CONTROLLER),
-        *plan.gateways(OPTIONS, CONTROLLER),
+        plan.gateway(OPTIONS, CONTROLLER),
     ]
     assert [service.name for service in services] == [
         "controller",
         "worker-1",
         "worker-2",
-        "gateway-1",
+        "gateway",
     ]
     for service in services:
         assert value_of(service, "--port") == "0"
@@ -60,7 +59,7 @@ def test_services_listen_on_loopback_wherever_clients_connect() -> None:
 
 
 def test_workers_and_gateways_know_the_controller() -> None:
-    for service in (*plan.workers(OPTIONS, CONTROLLER), *plan.gateways(OPTIONS, CONTROLLER)):
+    for service in (*plan.workers(OPTIONS, CONTROLLER), plan.gateway(OPTIONS, CONTROLLER)):
         assert value_of(service, "--controller") == CONTROLLER
 
 
@@ -76,7 +75,7 @@ def test_workers_get_what_the_user_chose() -> None:
 
 def test_what_was_not_chosen_is_left_to_the_services() -> None:
     options = dataclasses.replace(OPTIONS, model=None, model_names=None, routing_policy=None)
-    (worker, _), (gateway,) = plan.workers(options, CONTROLLER), plan.gateways(options, CONTROLLER)
+    (worker, _), gateway = plan.workers(options, CONTROLLER), plan.gateway(options, CONTROLLER)
     assert not {"--model-path", "--model-names"} & set(worker.command)
     assert "--routing-policy" not in gateway.command
 
