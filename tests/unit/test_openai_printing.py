@@ -179,6 +179,14 @@ def test_chat_logprobs() -> None:
     assert json.loads(body.print())["choices"][0]["logprobs"] == expected
 
 
+def test_a_token_without_text_still_has_its_logprob() -> None:
+    chunk = Chunk(token_ids=[1], logprobs=[logprob("\ufffd", -0.5)])
+    stream = ChatStream(ENVELOPE, include_usage=False)
+    events = events_of(stream.print(0, [SequenceEvent(chunk=chunk), finished()]) + stream.end())
+    assert events[1]["choices"][0]["delta"] == {"content": ""}
+    assert len(events[1]["choices"][0]["logprobs"]["content"]) == 1
+
+
 def test_a_chat_body_byte_for_byte() -> None:
     body = ChatBody(ENVELOPE, with_logprobs=False)
     body.collect(0, [started(), text("Hel")])

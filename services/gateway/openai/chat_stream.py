@@ -38,9 +38,12 @@ class ChatStream:
             if kind == "chunk":
                 chunk = each.chunk
                 delta = _delta(chunk)
-                logprobs = chat_logprobs(chunk.logprobs) if chunk.logprobs else "null"
-                if delta or chunk.logprobs:
+                if chunk.logprobs:
+                    delta = delta or '"content":""'
+                    logprobs = chat_logprobs(chunk.logprobs)
                     printed.append(self._chunk(index, delta, logprobs=logprobs))
+                elif delta:
+                    printed.append(self._chunk(index, delta))
             else:
                 self._usage.add(prompt_index, each.finished.usage)
                 reason = quoted(finish_reason(each.finished.reason))
