@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY
 
 from services.mesh.errors import StartError, UnavailableError
 from services.mesh.metrics import MetricsServer
 from services.mesh.process import announce_ready
 from services.mesh.server import MeshServer
+from services.worker import engines
 from services.worker.attachment import Attached, Attachment
 from services.worker.drain import Drain
-from services.worker.engine_choice import make_engine
 from services.worker.engines.base import Engine
 from services.worker.generate_stream import RETRY_AFTER_S, Serving
 from services.worker.identity import Identity, advertised_address
@@ -51,7 +52,6 @@ class RunningWorker:
 
     identity: Identity
     address: str
-    metrics_address: str
     engine: Engine
     state: ServingState
     drain: Drain
@@ -77,21 +77,25 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         SystemExit: the engine broke down.
     """
     _require_free_port(settings)
-    engine = make_engine(settings.engine)
+    engine = engines.create(settings.engine_name, settings.engine)
     if not await _load(engine, stop):
         return
-    async with running(settings, engine) as worker:
-        await worker.wait_until_attached(FIRST_LEASE_LIMIT_S)
-        announce_ready(settings.ready_file, SERVICE, worker.address, worker.metrics_address)
-        await _first_of(stop, worker.steps)
-        failure = _failure_of(worker.steps)
+    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port)
+    try:
+        async with running(settings, engine, WorkerMetrics(REGISTRY)) as worker:
+            await _unless(stop, worker.wait_until_attached(FIRST_LEASE_LIMIT_S))
+            announce_ready(settings.ready_file, SERVICE, worker.address, metrics_server.address)
+            await _first_of(stop, worker.steps)
+            failure = _failure_of(worker.steps)
+    finally:
+        metrics_server.stop()
     if failure is not None:
         raise SystemExit(f"worker: the {engine.name} engine broke down: {failure}")
 
 
 @asynccontextmanager
 async def running(
-    settings: WorkerSettings, engine: Engine, metrics_registry: CollectorRegistry = REGISTRY
+    settings: WorkerSettings, engine: Engine, metrics: WorkerMetrics
 ) -> AsyncIterator[RunningWorker]:
     """A worker that serves a loaded engine for as long as the context is open.
 
@@ -100,7 +104,6 @@ async def running(
     Raises:
         StartError: a port is taken.
     """
-    metrics = WorkerMetrics(metrics_registry)
     metrics.watch_engine(engine)
     state = ServingState()
     live_requests = LiveRequests()
@@ -118,37 +121,32 @@ async def running(
     serving = Serving(engine, state, live_requests, metrics, pace, settings.may_bring_template)
     servicer = WorkerServicer(serving, lambda: identity)
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server.grpc)
-    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
+    await server.start((SERVICE_NAME,))
+    identity = _identity(settings, server.port)
+    attached = Attached(identity, engine, state, drain, metrics)
+    attachments = tuple(Attachment(each, attached) for each in settings.controllers)
+    steps = asyncio.create_task(fanout.run())
+    leases = [asyncio.create_task(each.run()) for each in attachments]
     try:
-        await server.start((SERVICE_NAME,))
-        identity = _identity(settings, server.port)
-        attached = Attached(identity, engine, state, drain, metrics)
-        attachments = tuple(Attachment(each, attached) for each in settings.controllers)
-        steps = asyncio.create_task(fanout.run())
-        leases = [asyncio.create_task(each.run()) for each in attachments]
-        try:
-            yield RunningWorker(
-                identity,
-                server.address,
-                metrics_server.address,
-                engine,
-                state,
-                drain,
-                attachments,
-                steps,
-            )
-        finally:
-            await server.drain()
-            if not steps.done():
-                await drain.finish(settings.grace_period_s)
-            state.leave()
-            await _end(leases, LEAVE_LIMIT_S)
-            await _stop_engine(engine)
-            await _end([steps], ENGINE_STOP_LIMIT_S)
-            servicer.close_streams()
-            await server.stop(STREAMS_STOP_LIMIT_S)
+        yield RunningWorker(
+            identity,
+            server.address,
+            engine,
+            state,
+            drain,
+            attachments,
+            steps,
+        )
     finally:
-        metrics_server.stop()
+        await server.drain()
+        if not steps.done():
+            await drain.finish(settings.grace_period_s)
+        state.leave()
+        await _end(leases, LEAVE_LIMIT_S)
+        await _stop_engine(engine)
+        await _end([steps], ENGINE_STOP_LIMIT_S)
+        servicer.close_streams()
+        await server.stop(STREAMS_STOP_LIMIT_S)
 
 
 def _identity(settings: WorkerSettings, port: int) -> Identity:
@@ -184,12 +182,21 @@ async def _load(engine: Engine, stop: asyncio.Event) -> bool:
         await loading
         log.info("loaded", models=[each.name for each in engine.models])
         return True
+    # What loads in a thread cannot be interrupted; the process ends without waiting for it.
     await _end([loading], 0.0)
-    await _stop_engine(engine)
     return False
 
 
-async def _first_of(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+async def _unless(stop: asyncio.Event, wait: Coroutine[Any, Any, object]) -> None:
+    """Waits, unless it is time to stop."""
+    waiting = asyncio.create_task(wait)
+    try:
+        await _first_of(stop, waiting)
+    finally:
+        waiting.cancel()
+
+
+async def _first_of(stop: asyncio.Event, task: asyncio.Task[Any]) -> None:
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((stopped, task), return_when=asyncio.FIRST_COMPLETED)

@@ -56,6 +56,11 @@ class WorkerSettings:
     # although they run in a sandbox.
     may_bring_template: bool = False
 
+    @property
+    def engine_name(self) -> str:
+        """The engine that the engine's settings are for."""
+        return "scripted" if isinstance(self.engine, ScriptedSettings) else "transformers"
+
     def __post_init__(self) -> None:
         for option, port in (("--port", self.port), ("--metrics-port", self.metrics_port)):
             if not 0 <= port <= MAX_PORT:
