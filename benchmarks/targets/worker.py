@@ -33,6 +33,8 @@ class _WorkerConnection:
         self._model = model
         self._keys = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
+        # grpc.aio takes one write of a call at a time.
+        self._writing = asyncio.Lock()
 
     async def read(self) -> None:
         """Hands out what comes, until the stream ends."""
@@ -74,7 +76,8 @@ class _WorkerConnection:
             chat=prompt.CHAT,
             sampling=generation_pb2.SamplingParameters(max_tokens=completion_tokens, seed=key),
         )
-        await self._call.write(worker_pb2.GenerateRequest(request_key=key, start=start))
+        async with self._writing:
+            await self._call.write(worker_pb2.GenerateRequest(request_key=key, start=start))
         await pending.done
         return pending.answer
 
