@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import structlog
 import torch
 import transformers
+from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -62,8 +63,7 @@ def load_checkpoint(settings: EngineSettings) -> Checkpoint:
         StartError: there is no such checkpoint or device, or this engine cannot run the model.
     """
     device = choose_device(settings.device)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    _quiet_libraries()
     folder = _folder(settings)
     source = str(folder) if folder else settings.model_path
     options = {"revision": settings.revision or "main", "trust_remote_code": False}
@@ -93,6 +93,13 @@ def load_checkpoint(settings: EngineSettings) -> Checkpoint:
         end_ids=_end_ids(model.generation_config, tokenizer),
         sampling_defaults=_sampling_defaults(model.generation_config),
     )
+
+
+def _quiet_libraries() -> None:
+    """What goes wrong in them is raised, too, and comes back as one line."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
 
 
 def _folder(settings: EngineSettings) -> Path | None:

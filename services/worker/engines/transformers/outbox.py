@@ -41,7 +41,7 @@ class Outbox:
 
     def close(self) -> None:
         """Ends the iteration behind what was put so far. From the event loop."""
-        self._outputs.put_nowait(None)
+        self._loop.call_soon(self._outputs.put_nowait, None)
 
     async def __aiter__(self) -> AsyncIterator[StepOutput]:
         while (output := await self._outputs.get()) is not None:

@@ -1,0 +1,170 @@
+"""What stops the start of the transformers engine, each in one line that names it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.mesh.errors import StartError
+from services.worker.engines import create
+from services.worker.engines.settings import EngineSettings
+from services.worker.engines.transformers import TransformersEngine
+from services.worker.engines.transformers.revision import folder_revision
+from tests.contract.engine_client import running
+from tests.models import CONTEXT_TOKENS, checkpoint, edit_config
+
+
+async def refusal(path: Path | str, **settings: Any) -> str:
+    engine = TransformersEngine(EngineSettings(str(path), **{"device": "cpu"} | settings))
+    with pytest.raises(StartError) as refused:
+        await engine.start()
+    await engine.stop()
+    line = str(refused.value)
+    assert "\n" not in line
+    return line
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("device", "tpu"),
+            ("dtype", "int3"),
+            ("max_running", 0),
+            ("max_waiting", 0),
+            ("step_tokens", 0),
+            ("threads", -1),
+            ("context_length_tokens", 0),
+            ("kv_memory_bytes", -5),
+            ("model_path", ""),
+            ("model_names", ("a", "")),
+        ],
+    )
+    def test_a_bad_value_names_itself(self, name: str, value: Any) -> None:
+        with pytest.raises(StartError, match=name):
+            EngineSettings(**{"model_path": "m", name: value})
+
+    def test_an_unknown_engine(self) -> None:
+        with pytest.raises(StartError, match="choose from transformers, scripted"):
+            create("abacus", EngineSettings("m"))
+
+
+class TestCheckpoints:
+    async def test_a_missing_folder(self, tmp_path: Path) -> None:
+        assert "there is no folder" in await refusal(tmp_path / "nothing")
+        assert "there is no folder" in await refusal("./nothing")
+
+    async def test_a_folder_without_a_checkpoint(self, tmp_path: Path) -> None:
+        assert "no config.json" in await refusal(tmp_path)
+
+    async def test_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "model.gguf").touch()
+        assert "is a file" in await refusal(tmp_path / "model.gguf")
+
+    async def test_a_revision_of_a_folder(self) -> None:
+        assert "revision 'v2'" in await refusal(checkpoint(), revision="v2")
+
+    async def test_weights_that_are_pickled(self, tmp_path: Path) -> None:
+        shutil.copytree(checkpoint(), tmp_path / "m")
+        weights = tmp_path / "m" / "model.safetensors"
+        weights.rename(weights.with_name("pytorch_model.bin"))
+        assert "cannot load" in await refusal(tmp_path / "m")
+
+    async def test_a_config_that_is_no_json(self, tmp_path: Path) -> None:
+        shutil.copytree(checkpoint(), tmp_path / "m")
+        (tmp_path / "m" / "config.json").write_text("{")
+        assert "cannot load" in await refusal(tmp_path / "m")
+
+    async def test_a_model_type_that_nobody_knows(self, tmp_path: Path) -> None:
+        folder = edit_config(checkpoint(), tmp_path / "m", model_type="abacus")
+        assert "abacus" in await refusal(folder)
+
+    @pytest.mark.parametrize("model_type", ["bloom", "mamba"])
+    async def test_attention_that_cannot_be_replaced(self, model_type: str) -> None:
+        line = await refusal(checkpoint(model_type))
+        assert f"model type {model_type!r} is not supported" in line
+
+    async def test_layers_that_this_engine_does_not_run(self, tmp_path: Path) -> None:
+        layers = ["linear_attention", "full_attention"]
+        folder = edit_config(checkpoint("qwen3"), tmp_path / "m", layer_types=layers)
+        assert "linear_attention" in await refusal(folder)
+
+    async def test_a_chat_template_that_cannot_be_read(self, tmp_path: Path) -> None:
+        line = await refusal(checkpoint(), chat_template_path=tmp_path / "none.jinja")
+        assert "cannot read the chat template" in line
+
+
+class TestDevices:
+    @pytest.mark.parametrize("device", ["mps", "npu", "cpu:1", "cpu:x"])
+    async def test_a_device_that_is_not_there(self, device: str) -> None:
+        assert repr(device) in await refusal(checkpoint(), device=device)
+
+    async def test_too_little_kv_memory(self) -> None:
+        line = await refusal(checkpoint(), kv_memory_bytes=1024, context_length_tokens=100)
+        assert "kv_memory_bytes" in line
+
+    async def test_a_context_beyond_the_models(self) -> None:
+        line = await refusal(checkpoint(), context_length_tokens=CONTEXT_TOKENS + 1)
+        assert "context_length_tokens" in line
+
+
+class TestDescription:
+    async def test_names_defaults_and_limits(self, tmp_path: Path) -> None:
+        folder = tmp_path / "my-model"
+        shutil.copytree(checkpoint(), folder)
+        engine = TransformersEngine(EngineSettings(str(folder), device="cpu", max_running=2))
+        async with running(engine):
+            (model,) = engine.models
+        assert (model.name, model.aliases) == ("my-model", ())
+        assert (model.dtype, model.quantization) == ("float32", "")
+        assert model.vocabulary_size == 400
+        assert engine.capacity.kv_total_tokens == 2 * CONTEXT_TOKENS
+
+    async def test_aliases_answer_too(self) -> None:
+        settings = EngineSettings(str(checkpoint()), model_names=("a", "b"), device="cpu")
+        async with running(TransformersEngine(settings)) as client:
+            output = await client.run(own={"model": "b"}, max_tokens=2, ignore_eos=True)
+        assert output.finished.completion_tokens == 2
+
+    async def test_the_generation_config_speaks_where_the_request_is_silent(
+        self, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "m"
+        shutil.copytree(checkpoint(), folder)
+        path = folder / "generation_config.json"
+        given = {"max_new_tokens": 7, "top_k": 1, "temperature": 1.5, "do_sample": True}
+        path.write_text(json.dumps(json.loads(path.read_text()) | given))
+        settings = EngineSettings(str(folder), device="cpu")
+        async with running(TransformersEngine(settings)) as client:
+            silent = await client.run(seed=1, ignore_eos=True)
+            greedy = await client.run(temperature=0.0, ignore_eos=True)
+            loud = await client.run(seed=1, ignore_eos=True, top_k=0, max_tokens=9)
+        assert silent.finished.completion_tokens == 7
+        assert silent.token_ids == greedy.token_ids
+        assert loud.finished.completion_tokens == 9
+        assert loud.token_ids[:7] != silent.token_ids
+
+    def test_the_revision_is_of_the_content(self, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(checkpoint(), copy)
+        (copy / "README.md").write_text("notes")
+        assert folder_revision(copy) == folder_revision(checkpoint())
+        weights = copy / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        assert folder_revision(copy) != folder_revision(checkpoint())
+
+    def test_the_revision_of_a_large_file_sees_all_of_it(self, tmp_path: Path) -> None:
+        for name, byte in (("a", 0), ("b", 1)):
+            folder = tmp_path / name
+            folder.mkdir()
+            with (folder / "model.safetensors").open("wb") as file:
+                file.truncate(64 * 1024 * 1024)
+                file.seek(-1, 2)
+                file.write(bytes((byte,)))
+        assert folder_revision(tmp_path / "a") != folder_revision(tmp_path / "b")
