@@ -77,7 +77,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         stream = AttachStream()
         self._open.add(stream)
         try:
-            await hold(context, stream.outgoing, self._read(stream, request_iterator))
+            await hold(
+                context, stream.outgoing, self._read(stream, request_iterator, context.peer())
+            )
         finally:
             self._open.discard(stream)
             lease = self._keeper.detach(stream)
@@ -93,13 +95,16 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             stream.close(stopping())
 
     async def _read(
-        self, stream: AttachStream, frames: AsyncIterator[registry_pb2.AttachRequest]
+        self,
+        stream: AttachStream,
+        frames: AsyncIterator[registry_pb2.AttachRequest],
+        peer: str,
     ) -> None:
         try:
             lease = await self._admit(stream, frames)
         except MeshError as error:
             self._metrics.lease_event("refused")
-            log.warning("attach refused", reason=error.reason, error=error.message)
+            log.warning("attach refused", peer=peer, reason=error.reason, error=error.message)
             raise
         async for frame in frames:
             self._take(stream, lease, frame)

@@ -7,6 +7,7 @@ side it comes from, is what the peer sees.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -106,7 +107,7 @@ class FrameQueue(Generic[Frame]):
     def __init__(self, limit: int) -> None:
         self.ending = Ending()
         self._limit = limit
-        self._frames: list[Frame] = []
+        self._frames: deque[Frame] = deque()
 
     def put(self, frame: Frame) -> None:
         """Queues a frame. Drops it when the stream has ended or ends by it."""
@@ -120,11 +121,8 @@ class FrameQueue(Generic[Frame]):
         while True:
             await self.ending.changed.wait()
             self.ending.changed.clear()
-            if self.ending.error is not None:
-                return
-            frames, self._frames = self._frames, []
-            for frame in frames:
-                yield frame
+            while self._frames and self.ending.error is None:
+                yield self._frames.popleft()
             if self.ending.closed:
                 return
 

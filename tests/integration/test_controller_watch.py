@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from services.controller import streams
 from services.controller.settings import ControllerSettings
 from tests.fakes.controller_peers import (
     AttachPeer,
@@ -119,12 +120,26 @@ async def test_a_gateway_that_reads_too_slowly_must_watch_anew() -> None:
         await slow.write(subscribe("slow"))
         await eventually(lambda: mesh.metric("watchers") == 1)
         # Far more than a connection holds of what nobody reads.
-        for number in range(40):
+        for number in range(80):
             await mesh.attach().attach(big_hello(address, f"w{number}"))
         error = await slow.failure()
         assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "WATCH_LAGGED")
         anew = await mesh.watch()
-        assert len(anew.workers) == 40
+        assert len(anew.workers) == 80
+
+
+async def test_a_gateway_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "WRITE_LIMIT_S", 0.2)
+    async with controller(LONG_LEASE) as mesh, reachable_address() as address:
+        deaf = WatchPeer(mesh.channel)
+        await deaf.write(subscribe("deaf"))
+        await eventually(lambda: mesh.metric("watchers") == 1)
+        # Far more than a connection holds of what nobody reads.
+        for number in range(80):
+            await mesh.attach().attach(big_hello(address, f"w{number}"))
+        await eventually(lambda: mesh.metric("watchers") == 0)
+        error = await deaf.failure()
+        assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "WATCH_LAGGED")
 
 
 def big_hello(address: str, worker_id: str) -> registry_pb2.Hello:
