@@ -58,6 +58,19 @@ def test_curl_without_any_header(mesh: MeshNotice) -> None:
     assert printed.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_http_2_without_tls(mesh: MeshNotice) -> None:
+    command = ["curl", "-sS", "--http2-prior-knowledge", "-w", "%{http_version}"]
+    body = json.dumps({**HELLO, "stream": True, "max_tokens": 3})
+    printed = subprocess.run(
+        [*command, f"{mesh.base_url}/chat/completions", "-d", body],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.endswith("data: [DONE]\n\n2")
+
+
 def test_stream_and_body_say_the_same(mesh: MeshNotice) -> None:
     options = {"seed": 7, "n": 2, "max_tokens": 40, "logprobs": True, "top_logprobs": 1}
     body = post(mesh, "/chat/completions", {**HELLO, **options}).json()
