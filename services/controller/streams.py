@@ -150,14 +150,18 @@ async def hold(
         except MeshError as error:
             ending.close(error)
 
-    async with asyncio.TaskGroup() as tasks:
-        reader = tasks.create_task(read())
-        async for frame in outgoing:
-            try:
-                async with asyncio.timeout(WRITE_LIMIT_S):
-                    await context.write(frame)
-            except TimeoutError:
-                ending.close(unread())
-        reader.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(read())
+            async for frame in outgoing:
+                try:
+                    async with asyncio.timeout(WRITE_LIMIT_S):
+                        await context.write(frame)
+                except TimeoutError:
+                    ending.close(unread())
+            reader.cancel()
+    finally:
+        # A stream may end before its reader has run for the first time.
+        reading.close()
     if ending.error is not None:
         raise ending.error
