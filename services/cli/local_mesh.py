@@ -30,12 +30,6 @@ class LocalMesh:
         self._progress = progress
         self._processes: list[ProcessNotice] = []
 
-    @property
-    def _client_address(self) -> str:
-        """Where clients on this machine connect."""
-        host = plan.LOOPBACK if self._options.host == "0.0.0.0" else self._options.host
-        return f"{host}:{self._options.port}"
-
     async def start(self) -> MeshNotice:
         """Returns once every worker is attached and its model is listed through Envoy.
 
@@ -59,8 +53,8 @@ class LocalMesh:
         models = await self._end_to_end(controller_address)
         return MeshNotice(
             process_id=os.getpid(),
-            base_url=f"http://{self._client_address}/v1",
-            grpc_address=self._client_address,
+            base_url=f"http://{self._options.client_address}/v1",
+            grpc_address=self._options.client_address,
             models=models,
             run_folder=str(options.run_folder),
             processes=tuple(sorted(self._processes, key=lambda process: process.name)),
@@ -97,12 +91,12 @@ class LocalMesh:
         (child,) = await self._start([plan.envoy(options, command)])
         admin_address = f"{plan.LOOPBACK}:{settings.admin_port}"
         await self._supervisor.until_ready(child, lambda _: probes.envoy_live(admin_address))
-        self._add(child, self._client_address, admin_address, "/stats/prometheus")
+        self._add(child, self._options.client_address, admin_address, "/stats/prometheus")
 
     async def _end_to_end(self, controller_address: str) -> tuple[str, ...]:
         """The models that clients see, once all workers are attached."""
         self._progress.awaiting("mesh", "asking for the models through Envoy")
-        base_url = f"http://{self._client_address}/v1"
+        base_url = f"http://{self._options.client_address}/v1"
         try:
             async with asyncio.timeout(END_TO_END_LIMIT_S):
                 await probes.until_attached(controller_address, self._options.workers)

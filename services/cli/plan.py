@@ -43,6 +43,12 @@ class MeshOptions:
     log_level: str = "info"
     worker_options: tuple[str, ...] = ()
 
+    @property
+    def client_address(self) -> str:
+        """ "host:port" at which clients on this machine connect."""
+        host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
 
 @dataclass(frozen=True)
 class ProcessPlan:

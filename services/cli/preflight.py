@@ -21,22 +21,34 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEVICE = re.compile(r"(?P<kind>[a-z]+)(:\d+)?")
 
 
+def resolve_host(host: str) -> str:
+    """The IP address of a host, since Envoy listens on nothing else; IPv4 where there are both.
+
+    Raises:
+        StartError: the name has none.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"--host is {host!r}, which has no address: {error.strerror}") from error
+    _, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    return str(address[0])
+
+
 def claim_port(host: str, port: int) -> int:
     """The port, if nobody listens on it; for port 0 one that is free just now.
 
+    `host` is an IP address.
+
     Raises:
-        StartError: the port is taken, or the host is not this machine's.
+        StartError: the port is taken, or the address is not this machine's.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as listener:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
+            listener.bind((host, port))
             return int(listener.getsockname()[1])
-    except socket.gaierror as error:
-        raise StartError(f"--host {host}: {error.strerror}") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartError(f"port {port} is taken: choose another with --port") from error

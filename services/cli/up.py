@@ -143,7 +143,8 @@ def up(
         is_demo = model is None and engine == preflight.DEFAULT_ENGINE
         names = model_names or (preflight.DEMO_MODEL_NAME if is_demo else None)
         checkpoint = preflight.resolve_model(model) if engine == preflight.DEFAULT_ENGINE else model
-        claimed_port = preflight.claim_port(host, port)
+        address = preflight.resolve_host(host)
+        claimed_port = preflight.claim_port(address, port)
         run_folder = (run_dir or Path(notice.RUNS_FOLDER, str(claimed_port))).absolute()
         lock = preflight.claim_run_folder(run_folder)
     except StartError as error:
@@ -152,7 +153,7 @@ def up(
 
     options = plan.MeshOptions(
         run_folder=run_folder,
-        host=host,
+        host=address,
         port=claimed_port,
         model=checkpoint,
         model_names=names,

@@ -58,6 +58,20 @@ def test_services_listen_on_loopback_wherever_clients_connect() -> None:
         assert value_of(service, "--host") == "127.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000"),
+        ("0.0.0.0", "127.0.0.1:8000"),
+        ("192.0.2.7", "192.0.2.7:8000"),
+        ("::", "[::1]:8000"),
+        ("::1", "[::1]:8000"),
+    ],
+)
+def test_where_clients_connect(host: str, address: str) -> None:
+    assert dataclasses.replace(OPTIONS, host=host).client_address == address
+
+
 def test_workers_and_gateways_know_the_controller() -> None:
     for service in (*plan.workers(OPTIONS, CONTROLLER), plan.gateway(OPTIONS, CONTROLLER)):
         assert value_of(service, "--controller") == CONTROLLER

@@ -38,6 +38,16 @@ def test_a_port_that_is_shared_by_others_counts_as_taken() -> None:
         preflight.claim_port(LOOPBACK, listener.getsockname()[1])
 
 
+def test_names_become_addresses() -> None:
+    assert preflight.resolve_host("localhost") in {"127.0.0.1", "::1"}
+    assert preflight.resolve_host("0.0.0.0") == "0.0.0.0"
+
+
+def test_a_name_without_an_address_is_named() -> None:
+    with pytest.raises(StartError, match=r"--host is 'no such host'"):
+        preflight.resolve_host("no such host")
+
+
 def test_a_host_that_is_not_ours_is_named() -> None:
     with pytest.raises(StartError, match=r"cannot listen on 192\.0\.2\.1"):
         preflight.claim_port("192.0.2.1", 0)
