@@ -73,24 +73,10 @@ def scrape(address: str) -> str:
     return text
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--port", "70000"), "--port"),
-        (("--port", "0", "--metrics-port", "-1"), "--metrics-port"),
-        (("--port", "0", "--lease-ttl", "3"), "--lease-ttl"),
-        (("--port", "0", "--heartbeat-interval", "0"), "--heartbeat-interval"),
-        (("--port", "0", "--dial-limit", "0"), "--dial-limit"),
-        (("--port", "0", "--max-workers", "0"), "--max-workers"),
-        (("--port", "0", "--id", ""), "--id"),
-        (("--port", "0", "--host", "192.0.2.1"), "192.0.2.1"),
-    ],
-    ids=str,
-)
-async def test_a_value_that_cannot_be_stops_the_start(options: tuple[str, ...], named: str) -> None:
-    status, said = await ended(await start(*options, "--log-level", "error"))
+async def test_a_value_that_cannot_be_stops_the_start() -> None:
+    status, said = await ended(await start("--port", "0", "--lease-ttl", "3"))
     assert status == 2
-    assert named in said
+    assert "--lease-ttl" in said
     assert len(said.strip().splitlines()) == 1
 
 
