@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -90,7 +91,9 @@ def describe(error: grpc.RpcError, address: str) -> str:
 
 def print_json(messages: Mapping[str, list[Message]]) -> None:
     """Prints protobuf messages as JSON, with the field names of the protos."""
-    as_dict: Callable[[Message], object] = lambda message: json_format.MessageToDict(  # noqa: E731
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    as_dict = partial(
+        json_format.MessageToDict,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
     )
     print(json.dumps({name: list(map(as_dict, each)) for name, each in messages.items()}, indent=2))

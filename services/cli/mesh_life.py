@@ -62,6 +62,8 @@ async def run(
         async with asyncio.TaskGroup() as tasks:
             supervisor.watch_in(tasks)
             tasks.create_task(signals.wait())
+            if verbose:
+                tasks.create_task(log_following.follow(supervisor, console))
             with StartProgress(console) as progress:
                 telling = tasks.create_task(progress.tell())
                 mesh = await LocalMesh(options, supervisor, progress).start()
@@ -70,10 +72,6 @@ async def run(
             for file in notice_files:
                 notice.write_notice(file, mesh)
             announcement.print_ready(console, mesh)
-            if verbose:
-                for process in mesh.processes:
-                    log_file = Path(process.log_file)
-                    tasks.create_task(log_following.follow(process.name, log_file, console))
     except* StopRequested:
         pass
     except* (ChildError, StartError) as failures:

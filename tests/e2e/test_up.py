@@ -190,6 +190,17 @@ def test_two_meshes_run_side_by_side(tmp_path: Path) -> None:
         assert_nothing_left(two)
 
 
+def test_verbose_shows_the_logs_as_they_come(tmp_path: Path) -> None:
+    with starting(tmp_path, *SCRIPTED, "--verbose") as up:
+        up.until_ready()
+
+        def those_who_listen() -> set[str]:
+            return set(re.findall(r"^(\S+) \| .*listening", up.process.log(), re.MULTILINE))
+
+        expected = {"controller", "worker-1", "gateway"}
+        wait_for("all logs are shown", lambda: those_who_listen() == expected)
+
+
 def test_a_busy_port_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
