@@ -75,6 +75,12 @@ def test_an_unknown_model_is_told_in_openais_words() -> None:
         ("sampling.include_stop_string", "include_stop_str_in_output"),
         ("prompt.messages[3].content", "messages[3].content"),
         ("prompt.tools[0].name", "tools[0].function.name"),
+        ("prompt.tool_choice.mode", "tool_choice"),
+        ("prompt.tool_choice.name", "tool_choice.function.name"),
+        (
+            "prompt.messages[1].tool_calls[0].name",
+            "messages[1].tool_calls[0].function.name",
+        ),
         ("messages[3].content", "messages[3].content"),
         ("model", "model"),
     ],

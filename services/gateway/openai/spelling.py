@@ -10,7 +10,13 @@ from collections.abc import Mapping
 
 # A path into a typed request: "sampling.top_p", "prompt.messages[0].content".
 _PATH = re.compile(r"\b(sampling|prompt)\.([a-z_]+)")
-_TOOL_NAME = re.compile(r"(tools\[\d+\])\.(name|description|parameters|strict)")
+# What OpenAI nests one level deeper, or less deep.
+_NESTING = (
+    (re.compile(r"\b(tools\[\d+\]|tool_calls\[\d+\])\.(name|arguments)\b"), r"\1.function.\2"),
+    (re.compile(r"\btool_choice\.name\b"), "tool_choice.function.name"),
+    (re.compile(r"\btool_choice\.mode\b"), "tool_choice"),
+    (re.compile(r"(content\[\d+\])\.image\.url\b"), r"\1.image_url.url"),
+)
 
 _BOTH = {
     "choices": "n",
@@ -39,7 +45,9 @@ class Spelling:
     def words(self, message: str) -> str:
         """A message with every path in it in OpenAI's spelling."""
         said = _PATH.sub(lambda match: self._names.get(match[2], match[2]), message)
-        return _TOOL_NAME.sub(r"\1.function.\2", said)
+        for pattern, replacement in _NESTING:
+            said = pattern.sub(replacement, said)
+        return said
 
 
 def chat_spelling(*, uses_max_completion_tokens: bool) -> Spelling:
