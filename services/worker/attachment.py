@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 
 from services.mesh import status
 from services.mesh.channels import open_channel
-from services.mesh.errors import MeshError, UnavailableError, UnsupportedError
+from services.mesh.errors import MeshError, ProtocolError, UnavailableError, UnsupportedError
 from services.mesh.interceptors import as_mesh_error
 from services.mesh.release import PROTOCOL_VERSION, RELEASE
 from services.worker.drain import Drain
@@ -34,6 +34,8 @@ log = structlog.get_logger()
 # restarted knows every worker within one interval. Jitter spreads the workers of a large mesh.
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 1.0
+# Whatever a controller asks for, it is not to keep a worker busy with heartbeats.
+HEARTBEAT_INTERVAL_MIN_S = 0.01
 # How long a controller may take to answer a Hello; it dials the worker before.
 GRANT_LIMIT_S = 10.0
 # How long leaving may take: a controller that is gone must not hold the shutdown up.
@@ -73,8 +75,8 @@ class Attachment:
                 self.granted.clear()
                 try:
                     await self._hold_lease(channel)
-                except MeshError as error:
-                    self._complain(error)
+                except Exception as error:
+                    self._complain(as_mesh_error(error, "Attach"))
                 finally:
                     self._attached.metrics.attached(self.controller, False)
                 if self.granted.is_set():
@@ -98,11 +100,14 @@ class Attachment:
                 raise UnavailableError(
                     f"the controller did not answer the Hello within {GRANT_LIMIT_S:g} s"
                 ) from None
+            if not response.HasField("lease_granted"):
+                raise ProtocolError("the controller answered the Hello with something else")
             call.lease_id = response.lease_id
             granted = response.lease_granted
             self._note_grant(granted)
             listening = asyncio.create_task(self._listen(call))
-            beating = asyncio.create_task(self._beat(call, _seconds(granted.heartbeat_interval)))
+            interval_s = max(HEARTBEAT_INTERVAL_MIN_S, _seconds(granted.heartbeat_interval))
+            beating = asyncio.create_task(self._beat(call, interval_s))
             tasks = (beating, listening)
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

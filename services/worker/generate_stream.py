@@ -140,13 +140,13 @@ class GenerateStream:
         self._outbox.close(error)
 
     async def _read(self, frames: AsyncIterator[worker_pb2.GenerateRequest]) -> None:
-        async with asyncio.TaskGroup() as submissions:
-            try:
+        try:
+            async with asyncio.TaskGroup() as submissions:
                 async for frame in frames:
                     self._take(frame, submissions)
                     await self._outbox.wait_for_room()
-            except Exception as error:
-                self._outbox.close(as_mesh_error(error, METHOD))
+        except ExceptionGroup as group:
+            self._outbox.close(as_mesh_error(group.exceptions[0], METHOD))
         self._has_all_frames = True
         self._close_when_done()
 
@@ -196,6 +196,7 @@ class GenerateStream:
 
     async def _submit(self, live: LiveRequest, start: worker_pb2.Start) -> None:
         serving = self._serving
+        structlog.contextvars.bind_contextvars(request_id=start.request_id)
         try:
             if serving.state.is_draining:
                 raise NoWorkerError(
@@ -214,6 +215,9 @@ class GenerateStream:
                 may_bring_template=serving.may_bring_template,
             )
             await serving.engine.submit(request)
+        except asyncio.CancelledError:
+            serving.engine.abort(live)
+            raise
         except Exception as error:
             if not live.is_over:
                 self.fail(live, as_mesh_error(error, METHOD))

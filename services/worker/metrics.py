@@ -14,7 +14,7 @@ UNKNOWN_MODEL = "unknown"
 STEP_SEQUENCES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelMetrics:
     """The metrics of one model, with their labels already looked up."""
 

@@ -11,6 +11,9 @@ from services.worker.prompt_translation import chat_prompt
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
+# Leaves room to number what follows in 32 bits.
+MAX_NEXT_NUMBER = 2**31
+
 
 def engine_request(
     start: worker_pb2.Start,
@@ -92,6 +95,11 @@ def _outputs_so_far(outputs: Iterable[worker_pb2.OutputSoFar]) -> dict[int, Outp
         if each.choice_index in translated:
             raise InvalidRequestError(
                 f"choice {each.choice_index} comes twice", field="output_so_far.choice_index"
+            )
+        if each.next_number > MAX_NEXT_NUMBER:
+            raise InvalidRequestError(
+                f"next_number is {each.next_number}; it must be {MAX_NEXT_NUMBER} or less",
+                field="output_so_far.next_number",
             )
         translated[each.choice_index] = OutputSoFar(
             tuple(each.token_ids), each.next_number, each.delivered_bytes

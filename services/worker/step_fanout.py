@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 
 from services.mesh.errors import InternalError, MeshError, UnavailableError
+from services.mesh.interceptors import as_mesh_error
 from services.worker.engines.base import (
     Chunk,
     Engine,
@@ -15,7 +17,7 @@ from services.worker.engines.base import (
     StepOutput,
 )
 from services.worker.event_translation import write_event
-from services.worker.generate_stream import GenerateStream
+from services.worker.generate_stream import METHOD, GenerateStream
 from services.worker.live_request import LiveRequest, LiveRequests
 from services.worker.metrics import ModelMetrics, WorkerMetrics
 from services.worker.step_pace import StepPace
@@ -58,29 +60,31 @@ class StepFanout:
     def _spread(self, step: StepOutput) -> Collection[GenerateStream]:
         """Returns the streams that got something."""
         responses: dict[GenerateStream, worker_pb2.GenerateResponse] = {}
-        tokens: dict[ModelMetrics, int] = {}
+        tokens: defaultdict[ModelMetrics, int] = defaultdict(int)
         ended: list[tuple[LiveRequest, str]] = []
+        broken: list[tuple[LiveRequest, MeshError]] = []
         for each in step.events:
             live = each.key
             assert isinstance(live, LiveRequest)
             if live.is_over:
                 continue
-            stream = live.stream
-            response = responses.get(stream)
+            response = responses.get(live.stream)
             if response is None:
-                response = responses[stream] = worker_pb2.GenerateResponse(step=step.step)
-            target = response.events.add()
-            target.request_key = live.request_key
-            target.choice_index = each.choice_index
-            target.number = each.number
-            event = each.event
-            write_event(event, target)
-            if isinstance(event, Chunk):
+                response = worker_pb2.GenerateResponse(step=step.step)
+                responses[live.stream] = response
+            try:
+                _add_event(each, live.request_key, response)
+            except Exception as error:
+                # One request that cannot be told must not take the others with it.
+                del response.events[-1]
+                broken.append((live, as_mesh_error(error, METHOD)))
+                continue
+            if isinstance(each.event, Chunk):
                 live.next_numbers[each.choice_index] = each.number + 1
-                count = len(event.token_ids)
-                tokens[live.metrics] = tokens.get(live.metrics, 0) + count
+                count = len(each.event.token_ids)
+                tokens[live.metrics] += count
                 if live.count_tokens(each.choice_index, count):
-                    stream.top_up(live)
+                    live.stream.top_up(live)
             elif (code := self._note(live, each)) is not None:
                 ended.append((live, code))
         for stream, response in responses.items():
@@ -88,6 +92,9 @@ class StepFanout:
             stream.send(response)
         for live, code in ended:
             live.stream.end(live, code)
+        for live, failure in broken:
+            if not live.is_over:
+                live.stream.fail(live, failure)
         for metrics, count in tokens.items():
             metrics.completion_tokens.inc(count)
         self._metrics.step(len(step.events))
@@ -108,3 +115,13 @@ class StepFanout:
         elif isinstance(event, Failed):
             code = event.error.code
         return code if live.end_choice(each.choice_index) else None
+
+
+def _add_event(
+    each: SequenceEvent, request_key: int, response: worker_pb2.GenerateResponse
+) -> None:
+    target = response.events.add()
+    target.request_key = request_key
+    target.choice_index = each.choice_index
+    target.number = each.number
+    write_event(each.event, target)
