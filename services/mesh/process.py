@@ -34,14 +34,21 @@ class ReadyNotice:
 
 
 def announce_ready(path: Path | None, service: str, address: str, metrics_address: str) -> None:
-    """Writes the ready file, whole or not at all, for whoever started this process."""
+    """Writes the ready file, whole or not at all, for whoever started this process.
+
+    Raises:
+        StartError: the file cannot be written.
+    """
     log.info("ready", address=address, metrics_address=metrics_address)
     if path is None:
         return
     notice = ReadyNotice(service, os.getpid(), address, metrics_address)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(notice)))
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(asdict(notice)))
+        partial.replace(path)
+    except OSError as error:
+        raise StartError(f"cannot write --ready-file {path}: {error.strerror}") from error
 
 
 def read_ready(path: Path) -> ReadyNotice | None:

@@ -229,7 +229,10 @@ Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
-    """What has changed since the revision before."""
+    """What has changed since the last frame; it may span several revisions. `removed` goes first, and
+    takes away only the incarnation that it names; then `upserted` is put in place. A heartbeat that
+    tells nothing new makes no delta.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
