@@ -60,7 +60,8 @@ def _write_finished(event: Finished, target: worker_pb2.Finished) -> None:
 
 
 def _write_duration(seconds: float, target: duration_pb2.Duration) -> None:
-    target.FromNanoseconds(round(max(0.0, seconds) * 1e9))
+    nanoseconds = max(0, round(seconds * 1e9))
+    target.seconds, target.nanos = divmod(nanoseconds, 1_000_000_000)
 
 
 def _write_logprobs(
