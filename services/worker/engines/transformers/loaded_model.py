@@ -12,8 +12,6 @@ from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.attention import (
     ATTENTION_NAME,
-    Span,
-    StepLayout,
     shape_recording,
 )
 from services.worker.engines.transformers.device import kv_budget_bytes, kv_dtype
@@ -21,6 +19,7 @@ from services.worker.engines.transformers.kv_cache import KVCache
 from services.worker.engines.transformers.loading import Checkpoint
 from services.worker.engines.transformers.memory import LayerShape, MemoryPlan, plan_memory
 from services.worker.engines.transformers.model_runner import ModelRunner
+from services.worker.engines.transformers.step_layout import Span, StepLayout
 
 log = structlog.get_logger()
 
@@ -60,7 +59,13 @@ def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMod
     )
     cache = KVCache(layers, plan, dtype, checkpoint.device)
     runner = ModelRunner(checkpoint.model, cache, checkpoint.device)
-    difference = _step_difference(runner, probe, reference, checkpoint.device)
+    try:
+        difference = _step_difference(runner, probe, reference, checkpoint.device)
+    except Exception as error:
+        log.debug("cannot run in steps", exc_info=True)
+        raise StartError(
+            f"model type {model_type!r} is not supported: it does not run in steps: {error!r}"
+        ) from error
     if not difference <= _TOLERANCE.get(checkpoint.dtype, _TOLERANCE_16_BIT):
         raise StartError(
             f"model type {model_type!r} is not supported: run in steps, its logits differ by "

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from services.worker.engines.transformers.attention import Span, StepLayout, step_attention
+from services.worker.engines.transformers.attention import step_attention
 from services.worker.engines.transformers.kv_cache import KVCache
 from services.worker.engines.transformers.scheduler import Work
+from services.worker.engines.transformers.step_layout import Span, StepLayout
 
 
 class ModelRunner:

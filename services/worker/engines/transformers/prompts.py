@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class PromptReader:
         self._tokenizer = tokenizer
         self._texts = texts
         self._vocabulary_size = vocabulary_size
+        self._reserved_arguments = _reserved_arguments(tokenizer)
         self._takes_tools = self.can_chat and _uses_tools(tokenizer)
 
     @property
@@ -76,11 +78,12 @@ class PromptReader:
 
     def _tokenize(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         try:
-            encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
+            text.encode()
         except UnicodeEncodeError as error:
             raise InvalidRequestError(
                 "the prompt holds half of a surrogate pair, which is no character", field="prompt"
             ) from error
+        encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
         return tuple(encoded["input_ids"])
 
     def _render(self, prompt: ChatPrompt) -> str:
@@ -120,6 +123,10 @@ class PromptReader:
                 "continue_final_message excludes add_generation_prompt",
                 field="prompt.continue_final_message",
             )
+        for name in prompt.template_arguments.keys() & self._reserved_arguments:
+            raise InvalidRequestError(
+                f"{name!r} is not for a request to set", field="prompt.chat_template_arguments"
+            )
         if prompt.tools and prompt.chat_template is None and not self._takes_tools:
             raise UnsupportedError(
                 "this model's chat template has no place for tools", field="prompt.tools"
@@ -150,6 +157,12 @@ def _template_tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
         # No JSON: the model once wrote it so, and reads it so.
         return dict(call)
     return {**call, "function": function}
+
+
+def _reserved_arguments(tokenizer: Any) -> frozenset[str]:
+    """Names that rendering itself uses. Documents for retrieval are for the template."""
+    parameters = inspect.signature(tokenizer.apply_chat_template).parameters
+    return frozenset(parameters).union({"messages"}) - {"documents"}
 
 
 def _uses_tools(tokenizer: Any) -> bool:
