@@ -69,8 +69,8 @@ lock: $(INSTALLED_DEV) ## Write the versions in .venv to constraints.txt
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove all that the other targets made
-	rm -rf .venv .run build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .run build dist *.egg-info .hypothesis .*_cache
+	find . \( -name __pycache__ -o -name node_modules \) -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): $(LOCKED)
 	@scripts/setup.sh transformers
