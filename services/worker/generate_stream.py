@@ -33,10 +33,7 @@ log = structlog.get_logger()
 
 METHOD = "/tokenmesh.worker.v1.WorkerService/Generate"
 
-# A gateway that takes nothing for so long has its requests aborted: they hold places and KV memory
-# that others could use. Longer forgives longer pauses of a gateway process.
-BLOCKED_LIMIT_S = 30.0
-BLOCKED_CHECK_INTERVAL_S = 1.0
+WRITE_CHECK_INTERVAL_S = 1.0
 RETRY_AFTER_S = 1.0
 
 
@@ -49,15 +46,15 @@ class Serving:
     live_requests: LiveRequests
     metrics: WorkerMetrics
     pace: StepPace
-    may_bring_template: bool = False
-    blocked_limit_s: float = BLOCKED_LIMIT_S
+    may_bring_template: bool
+    gateway_read_limit_s: float
 
 
 class GenerateStream:
     """Takes one gateway's frames, and queues what the engine produces for them.
 
     A gateway that does not read is held back by credit: when its outbox is full, its sequences get
-    no more, and its frames are not read. After `blocked_limit_s` the stream ends.
+    no more, and its frames are not read. After `gateway_read_limit_s` the stream ends.
     """
 
     def __init__(self, serving: Serving) -> None:
@@ -249,15 +246,15 @@ class GenerateStream:
             self._outbox.close()
 
     async def _watch_writes(self) -> None:
-        limit_s = self._serving.blocked_limit_s
+        limit_s = self._serving.gateway_read_limit_s
         while True:
-            await asyncio.sleep(min(BLOCKED_CHECK_INTERVAL_S, limit_s))
+            await asyncio.sleep(min(WRITE_CHECK_INTERVAL_S, limit_s))
             if self._outbox.blocked_for_s() > limit_s:
                 log.warning("gateway does not read", requests=len(self._live), limit_s=limit_s)
                 self._outbox.drop()
                 self.close(
                     ExhaustedError(
-                        f"the gateway read nothing for {limit_s:g} s", reason="STREAM_BLOCKED"
+                        f"the gateway read nothing for {limit_s:g} s", reason="STREAM_UNREAD"
                     )
                 )
                 return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from services.mesh.errors import StartError, UnavailableError
 from services.mesh.metrics import MetricsServer
@@ -82,7 +82,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
         return
     metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port)
     try:
-        async with running(settings, engine, WorkerMetrics(REGISTRY)) as worker:
+        async with running(settings, engine) as worker:
             await _unless(stop, worker.wait_until_attached(FIRST_LEASE_LIMIT_S))
             announce_ready(settings.ready_file, SERVICE, worker.address, metrics_server.address)
             await _first_of(stop, worker.steps)
@@ -95,7 +95,7 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def running(
-    settings: WorkerSettings, engine: Engine, metrics: WorkerMetrics
+    settings: WorkerSettings, engine: Engine, metrics_registry: CollectorRegistry = REGISTRY
 ) -> AsyncIterator[RunningWorker]:
     """A worker that serves a loaded engine for as long as the context is open.
 
@@ -104,6 +104,7 @@ async def running(
     Raises:
         StartError: a port is taken.
     """
+    metrics = WorkerMetrics(metrics_registry)
     metrics.watch_engine(engine)
     state = ServingState()
     live_requests = LiveRequests()
@@ -118,7 +119,15 @@ async def running(
         settings.grace_period_s,
     )
     server = MeshServer(settings.host, settings.port)
-    serving = Serving(engine, state, live_requests, metrics, pace, settings.may_bring_template)
+    serving = Serving(
+        engine,
+        state,
+        live_requests,
+        metrics,
+        pace,
+        settings.may_bring_template,
+        settings.gateway_read_limit_s,
+    )
     servicer = WorkerServicer(serving, lambda: identity)
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server.grpc)
     await server.start((SERVICE_NAME,))

@@ -52,6 +52,9 @@ class WorkerSettings:
     # Seconds that running requests may go on once the worker is told to stop. Longer lets more of
     # them end here; shorter restarts sooner. What still runs then fails with UNAVAILABLE.
     grace_period_s: float = 30.0
+    # A gateway that takes nothing for so many seconds has its requests aborted: they hold places
+    # and KV memory that others could use. Longer forgives longer pauses of a gateway process.
+    gateway_read_limit_s: float = 30.0
     # Whether a request may bring its own Jinja chat template. Off by default: templates are code,
     # although they run in a sandbox.
     may_bring_template: bool = False
@@ -77,6 +80,10 @@ class WorkerSettings:
             raise StartError(f"--speed is {self.speed:g}; it must be over 0")
         if not (self.grace_period_s >= 0 and math.isfinite(self.grace_period_s)):
             raise StartError(f"--grace-period is {self.grace_period_s:g}; it must be 0 or more")
+        if not self.gateway_read_limit_s > 0:
+            raise StartError(
+                f"gateway_read_limit_s is {self.gateway_read_limit_s:g}; it must be over 0"
+            )
         if len(self.labels) > MAX_LABELS:
             raise StartError(f"--labels holds {len(self.labels)} labels; at most {MAX_LABELS} may")
         for name, value in self.labels.items():

@@ -238,6 +238,18 @@ async def test_a_gateway_that_does_not_read_is_held_back_while_others_go_on() ->
         assert all(deaf.numbers(key) == list(range(1502)) for key in range(8))
 
 
+async def test_a_gateway_that_never_reads_loses_its_requests() -> None:
+    async with (
+        worker(pace=Pace(answer_tokens=0), gateway_read_limit_s=0.2) as served,
+        served.generate() as deaf,
+    ):
+        for key in range(8):
+            await deaf.start(key, sampling={"max_tokens": 4000, "top_logprobs": 20})
+        await eventually(lambda: served.engine.load().running == 8)
+        await eventually(lambda: served.engine.load().running == 0)
+        assert (await deaf.failure()).reason == "STREAM_UNREAD"
+
+
 async def test_a_draining_worker_refuses_what_is_new_and_goes_on_with_what_runs() -> None:
     async with worker(pace=SLOW) as served, served.generate() as stream:
         await stream.start(1, sampling={"max_tokens": 40})

@@ -15,7 +15,6 @@ from services.mesh.channels import open_channel
 from services.worker import engines
 from services.worker.engines.base import Engine
 from services.worker.engines.scripted import Pace, ScriptedSettings
-from services.worker.metrics import WorkerMetrics
 from services.worker.server import RunningWorker, running
 from services.worker.settings import WorkerSettings
 from tests.fakes.generate_client import LIMIT_S, GenerateClient
@@ -75,7 +74,7 @@ async def worker(
     chosen = engine or engines.create("scripted", scripted)
     await chosen.start()
     async with (
-        running(WorkerSettings(engine=scripted, **given), chosen, WorkerMetrics(metrics)) as served,
+        running(WorkerSettings(engine=scripted, **given), chosen, metrics) as served,
         open_channel(served.address) as channel,
     ):
         yield Worker(served, channel, metrics)
