@@ -159,6 +159,7 @@ function envoy_on_response(handle)
   end
   local replacement = rewritten(status, body:getBytes(0, body:length()))
   if replacement ~= nil then
-    headers:replace("content-length", body:setBytes(replacement))
+    -- Waiting for the body has made the old `headers` unusable.
+    handle:headers():replace("content-length", body:setBytes(replacement))
   end
 end

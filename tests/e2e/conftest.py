@@ -21,6 +21,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
     with running_mesh(tmp_path_factory.mktemp("mesh"), *options) as notice:
         wait_for("every worker was known", lambda: knows_what_is_missing(notice))
         yield notice
+        assert Path(notice.envoy.log_file).read_text() == "", "Envoy had something to complain of"
 
 
 def knows_what_is_missing(notice: MeshNotice) -> bool:
