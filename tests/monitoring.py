@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMETHEUS_FOLDER = ROOT / "deploy" / "prometheus"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "tokenmesh.json"
 
+# With these an expression has a result although what it selects is not there.
+HIDES_EMPTINESS = re.compile(r"\b(vector|scalar|absent|absent_over_time|or|unless)\b")
+
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _COMPARISON = re.compile(rf"(?P<signal>[a-zA-Z_:]\w*(?::\w+)*) (?:==|!=|>=|<=|>|<) {_NUMBER}")
 _STRING = re.compile(r'"[^"]*"')

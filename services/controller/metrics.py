@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
@@ -21,6 +22,8 @@ LEASE_EVENTS = (
 )
 # Reasons come from workers through gateways: more than the error tree has, but not without bound.
 MAX_REASONS = 50
+# Names come from workers, which the mesh trusts, but which may be started with any.
+MAX_MODELS = 200
 
 
 class ControllerMetrics:
@@ -51,7 +54,15 @@ class ControllerMetrics:
             ["reason"],
             registry=registry,
         )
+        self._model_workers = Gauge(
+            "tokenmesh_controller_model_workers",
+            "Workers that take requests for a model. 0 once its last one is gone.",
+            ["model"],
+            registry=registry,
+        )
         self._reason_label = BoundedLabel(MAX_REASONS)
+        self._model_label = BoundedLabel(MAX_MODELS)
+        self._seen_models: set[str] = set()
         for event in LEASE_EVENTS:
             self._lease_events.labels(event)
         self.count_workers(())
@@ -65,10 +76,19 @@ class ControllerMetrics:
         self._failure_reports.labels(self._reason_label(reason)).inc()
 
     def count_workers(self, workers: Iterable[Worker]) -> None:
-        """Sets how many workers are in each state."""
-        states = [worker.state for worker in workers]
+        """Sets how many workers are in each state, and how many serve each model seen so far."""
+        states: collections.Counter[WorkerState] = collections.Counter()
+        serving: collections.Counter[str] = collections.Counter()
+        for worker in workers:
+            states[worker.state] += 1
+            models = [self._model_label(model.name) for model in worker.models]
+            self._seen_models.update(models)
+            if worker.state is WorkerState.SERVING:
+                serving.update(models)
         for state in WorkerState:
-            self._workers.labels(state.value).set(states.count(state))
+            self._workers.labels(state.value).set(states[state])
+        for model in self._seen_models:
+            self._model_workers.labels(model).set(serving[model])
 
     def set_revision(self, revision: int) -> None:
         """Sets the registry's revision."""

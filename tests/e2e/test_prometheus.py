@@ -39,7 +39,7 @@ WORKER_OPTIONS = (
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[MeshNotice]:
+def watched_mesh(tmp_path: Path) -> Iterator[MeshNotice]:
     """A mesh of two workers."""
     with starting(tmp_path, *SCRIPTED, "--workers", "2", "--", *WORKER_OPTIONS) as up:
         yield up.until_ready()
@@ -209,22 +209,22 @@ async def until_a_request_waits(worker: ReadyNotice) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_every_query_of_every_panel_and_rule_returns_data(mesh: MeshNotice) -> None:
+async def test_every_query_of_every_panel_and_rule_returns_data(watched_mesh: MeshNotice) -> None:
     async with (
-        doomed_worker(mesh) as (doomed, ready),
-        httpx.AsyncClient(base_url=mesh.base_url, trust_env=False, timeout=30) as client,
-        prometheus(Path(mesh.run_folder)) as server,
+        doomed_worker(watched_mesh) as (doomed, ready),
+        httpx.AsyncClient(base_url=watched_mesh.base_url, trust_env=False, timeout=30) as client,
+        prometheus(Path(watched_mesh.run_folder)) as server,
     ):
-        targets = Path(mesh.run_folder, "prometheus", "targets", "doomed.json")
+        targets = Path(watched_mesh.run_folder, "prometheus", "targets", "doomed.json")
         labels = {"job": "worker", "process": "doomed"}
         targets.write_text(json.dumps([{"targets": [ready.metrics_address], "labels": labels}]))
-        (model,) = mesh.models
+        (model,) = watched_mesh.models
 
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(keep_asking(client, model))
             # Only what happens after a first look is an increase.
             await until_selected(server, f"count_over_time({LEASES_EXPIRED}[1m]) > 1")
-            await without_workers(mesh, client, model)
+            await without_workers(watched_mesh, client, model)
             flooding = tasks.create_task(flood(client, model, 429))
             await until_a_request_waits(ready)
             doomed.kill()

@@ -56,6 +56,11 @@ def test_an_alert_compares_recorded_signals_and_says_what_to_do(alert: monitorin
     assert len(alert.fields["annotations"]["description"]) > 60
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_cannot_hide_that_it_finds_nothing(rule: monitoring.Rule) -> None:
+    assert not monitoring.HIDES_EMPTINESS.search(rule.expr)
+
+
 def test_every_signal_is_used_and_recorded_once() -> None:
     names = [rule.name for rule in RULES]
     assert len(names) == len(set(names))

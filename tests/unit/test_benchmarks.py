@@ -1,0 +1,133 @@
+"""The load generator's arithmetic, its closed loop, and the report made of its results."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from benchmarks import report
+from benchmarks.load import Answer, AnswerError, measure
+from benchmarks.runs import Subject, in_turn, take
+from benchmarks.summary import percentile, spread_ms, summarise
+from benchmarks.targets import openai_rest
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"), [(50, 5.0), (90, 9.0), (99, 10.0), (100, 10.0), (1, 1.0)]
+)
+def test_percentiles_are_values_that_occurred(percent: float, expected: float) -> None:
+    assert percentile([float(each) for each in range(1, 11)], percent) == expected
+
+
+def test_durations_are_told_in_milliseconds() -> None:
+    assert spread_ms([0.002, 0.001]) == {"p50": 1.0, "p90": 2.0, "p99": 2.0, "mean": 1.5}
+    assert spread_ms([]) == {}
+
+
+async def test_clients_ask_until_the_time_is_over_and_all_they_got_is_counted() -> None:
+    asked = 0
+
+    async def ask(completion_tokens: int) -> Answer:
+        nonlocal asked
+        asked += 1
+        now_s = time.perf_counter()
+        return Answer([now_s, now_s + 0.25, now_s + 0.5], completion_tokens)
+
+    measurement = await measure([ask, ask], 7, duration_s=0.01)
+    assert asked == len(measurement.request_s) >= 2
+    assert measurement.completion_tokens == 7 * asked
+    assert measurement.gap_s == pytest.approx([0.25, 0.25] * asked)
+    assert summarise(measurement)["errors"] == 0
+
+
+@pytest.mark.parametrize("answer", [Answer([], 7), Answer([0.0], 6)])
+async def test_an_answer_that_lacks_something_is_an_error(answer: Answer) -> None:
+    async def ask(completion_tokens: int) -> Answer:
+        return answer
+
+    measurement = await measure([ask], 7, duration_s=10)
+    assert len(measurement.errors) == 1
+    assert measurement.request_s == []
+
+
+async def test_a_failing_target_ends_the_client_instead_of_being_asked_again() -> None:
+    async def ask(completion_tokens: int) -> Answer:
+        raise AnswerError("full")
+
+    measurement = await measure([ask, ask], 1, duration_s=10)
+    assert measurement.errors == ["full", "full"]
+
+
+def test_subjects_take_turns() -> None:
+    subjects = [Subject(name, "", "", openai_rest.connect, {}) for name in ("a", "b")]
+    turns = [(run.target, run.repeat) for _, run in in_turn(subjects, "p", [1], [1], repeats=2)]
+    assert turns == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+
+
+def run(pace: str, target: str, tokens: int, concurrency: int, *, p50: float) -> dict[str, Any]:
+    spread = {"p50": p50, "p90": p50, "p99": p50, "mean": p50}
+    return {
+        "pace": pace,
+        "target": target,
+        "completion_tokens": tokens,
+        "concurrency": concurrency,
+        "requests": 10,
+        "errors": 0,
+        "requests_per_s": 1000 / p50,
+        "tokens_per_s": 1000 / p50 * tokens,
+        "request_ms": spread,
+        "first_token_ms": spread,
+        "gap_ms": spread,
+        "cpu_us_per_token": {"worker": 5.0},
+    }
+
+
+def test_the_report_shows_medians_over_repeats_and_what_is_added() -> None:
+    targets = {"worker": 1.0, "mesh, REST": 3.0}
+    runs = [
+        run(pace, target, tokens, concurrency, p50=p50 * factor)
+        for factor in (1, 2, 9)
+        for pace, sizes in (("instant", (1, 128)), ("paced", (128,)))
+        for tokens in sizes
+        for concurrency in (1, 32)
+        for target, p50 in targets.items()
+    ]
+    peers = [run("peer", "server", tokens, 1, p50=1.0) for tokens in (1, 128)]
+    peers += [run("peer", "LiteLLM", tokens, 1, p50=6.0) for tokens in (1, 128)]
+    machine = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "memory": "1 kB",
+        "kernel": "6",
+        "python": "3.11",
+        "packages": {"grpcio": "1"},
+        "commit": "abc",
+        "load_average_1m_before": 0.0,
+    }
+    content = {"taken_at": "2026-01-02T03:04:05", "machine": machine, "runs": runs}
+
+    text = report.markdown(content)
+    assert "| mesh, REST | 6.00 ms | 6.00 ms | +4.00 ms | +4.00 ms |" in text
+    assert "| worker | 500 | 500 | 64,000 | 64,000 |" in text
+    assert "LiteLLM" not in text
+    assert "| LiteLLM | +5.00 ms |" in report.markdown(content | {"runs": runs + peers})
+
+
+async def test_a_measurement_tells_what_it_is_of() -> None:
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def connect(address: str, model: str, clients: int) -> Any:
+        async def ask(completion_tokens: int) -> Answer:
+            return Answer([time.perf_counter()], completion_tokens)
+
+        yield [ask] * clients
+
+    subject = Subject("a", "", "", connect, {})
+    ((_, wanted),) = in_turn([subject], "pace", [3], [2], repeats=1)
+    taken = await take(subject, wanted, duration_s=0.01)
+    assert (taken["target"], taken["completion_tokens"], taken["concurrency"]) == ("a", 3, 2)
+    assert taken["requests"] > 0
+    assert set(taken["cpu_us_per_token"]) == {"load generator"}
