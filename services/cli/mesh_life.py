@@ -13,7 +13,7 @@ from rich.console import Console
 from services.cli import announcement, log_following, notice, plan
 from services.cli.local_mesh import LocalMesh
 from services.cli.progress import StartProgress
-from services.cli.supervisor import ChildError, Supervisor
+from services.cli.supervisor import Child, ChildError, Supervisor
 from services.mesh.errors import StartError
 from services.mesh.process import EXIT_CANNOT_START
 
@@ -50,7 +50,12 @@ class StopSignals:
 
 
 async def run(
-    options: plan.MeshOptions, console: Console, *, ready_file: Path | None, verbose: bool
+    options: plan.MeshOptions,
+    console: Console,
+    *,
+    ready_file: Path | None,
+    verbose: bool,
+    keep_going: bool,
 ) -> int:
     """Runs a mesh to its end. Returns the exit code: 0 if a signal ended it."""
     targets_file = options.run_folder / notice.TARGETS_FILE
@@ -58,6 +63,16 @@ async def run(
     signals = StopSignals(console)
     supervisor = Supervisor()
     exit_code = 0
+
+    def goes_on_without(child: Child, failure: ChildError) -> bool:
+        """Whether there are other workers. Tells of the loss."""
+        left = [each for each in supervisor.children if each.plan.job == "worker" and each.running]
+        if child.plan.job != "worker" or not left:
+            return False
+        announcement.print_failure(console, failure)
+        console.print(f"The mesh goes on with {len(left)} of its workers.", highlight=False)
+        return True
+
     try:
         async with asyncio.TaskGroup() as tasks:
             supervisor.watch_in(tasks)
@@ -72,6 +87,8 @@ async def run(
             for file in notice_files:
                 notice.write_notice(file, mesh)
             announcement.print_ready(console, mesh)
+            if keep_going:
+                supervisor.ask_whether_to_end(goes_on_without)
     except* StopRequested:
         pass
     except* (ChildError, StartError) as failures:

@@ -105,10 +105,15 @@ class Supervisor:
     def __init__(self) -> None:
         self._tasks: asyncio.TaskGroup | None = None
         self._stages: list[list[Child]] = []
+        self._can_do_without: Callable[[Child, ChildError], bool] = lambda _child, _failure: False
 
     def watch_in(self, tasks: asyncio.TaskGroup) -> None:
         """Runs the watches in this group: a child that ends unasked fails it with a ChildError."""
         self._tasks = tasks
+
+    def ask_whether_to_end(self, can_do_without: Callable[[Child, ChildError], bool]) -> None:
+        """From now on a child that ends fails the group only if the others cannot do without it."""
+        self._can_do_without = can_do_without
 
     @property
     def children(self) -> list[Child]:
@@ -142,7 +147,9 @@ class Supervisor:
 
     async def _watch(self, child: Child) -> None:
         exit_code = await child.process.wait()
-        raise ChildError(child.plan, describe_exit(exit_code), exit_code=exit_code)
+        failure = ChildError(child.plan, describe_exit(exit_code), exit_code=exit_code)
+        if not self._can_do_without(child, failure):
+            raise failure
 
     async def until_ready(
         self, child: Child, probe: Callable[[Child], Awaitable[Found | None]]

@@ -103,6 +103,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    keep_going: Annotated[
+        bool, Option("--keep-going", help="If a worker dies and others are left, go on with them.")
+    ] = False,
     verbose: Annotated[
         bool, Option("--verbose", "-v", help="Show the logs of all processes as they come.")
     ] = False,
@@ -125,11 +128,12 @@ def up(
     """Starts a whole mesh on this machine: controller, workers, gateway and Envoy.
 
     Says when it is ready and where. Ctrl-C ends it all. If one part
-    dies, the end of its log is shown and the rest ends too.
+    dies, the end of its log is shown and the rest ends too, unless it is
+    one of several workers and you said --keep-going.
 
     [bold]Examples[/]
     tokenmesh up
-    tokenmesh up --model Qwen/Qwen3-0.6B --workers 2
+    tokenmesh up --model Qwen/Qwen3-0.6B --workers 2 --keep-going
     tokenmesh up --model ./checkpoint --device cuda:1 --port 9000
     tokenmesh up -- --max-running 8
     """
@@ -171,6 +175,8 @@ def up(
     console = Console(soft_wrap=True)
     with lock:
         exit_code = asyncio.run(
-            mesh_life.run(options, console, ready_file=ready_file, verbose=verbose)
+            mesh_life.run(
+                options, console, ready_file=ready_file, verbose=verbose, keep_going=keep_going
+            )
         )
     raise typer.Exit(exit_code)

@@ -161,6 +161,20 @@ def test_a_process_that_dies_is_named_and_the_rest_ends(up: Up, job: str) -> Non
         assert victim.address in tail
 
 
+def test_with_keep_going_it_ends_with_its_last_worker(tmp_path: Path) -> None:
+    with starting(tmp_path, *SCRIPTED, "--workers", "2", "--keep-going") as up:
+        mesh = up.until_ready()
+        first, last = (each for each in mesh.processes if each.job == "worker")
+        os.kill(first.process_id, signal.SIGKILL)
+        wait_for("the loss is told", lambda: f"{first.name} was ended by" in up.process.log())
+        for _ in range(4):
+            assert ask(mesh)
+        os.kill(last.process_id, signal.SIGKILL)
+        assert up.process.wait() == 1
+        assert_nothing_left(mesh)
+        assert f"{last.name} was ended by SIGKILL." in up.process.log()
+
+
 def test_nothing_outlives_a_kill_of_tokenmesh_itself(up: Up) -> None:
     mesh = up.until_ready()
     up.process.send(signal.SIGKILL)
