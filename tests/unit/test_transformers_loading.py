@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from services.mesh.errors import StartError
 from services.worker.engines import create
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
+from services.worker.engines.transformers.device import (
+    choose_device,
+    choose_dtype,
+    default_threads,
+    kv_budget_bytes,
+    kv_dtype,
+)
 from services.worker.engines.transformers.revision import folder_revision
 from tests.contract.engine_client import running
 from tests.models import CONTEXT_TOKENS, checkpoint, edit_config
@@ -111,6 +119,30 @@ class TestDevices:
         line = await refusal(checkpoint(), context_length_tokens=CONTEXT_TOKENS + 1)
         assert "context_length_tokens" in line
 
+    @pytest.mark.parametrize(
+        ("name", "kind", "checkpoint_dtype", "chosen"),
+        [
+            ("auto", "cpu", "bfloat16", "float32"),
+            ("auto", "cuda", "bfloat16", "bfloat16"),
+            ("auto", "cuda", "float32", "float16"),
+            ("auto", "xpu", "float32", "bfloat16"),
+            ("float32", "cuda", "bfloat16", "float32"),
+            ("bfloat16", "cpu", "float32", "bfloat16"),
+        ],
+    )
+    def test_the_type_of_the_weights(
+        self, name: str, kind: str, checkpoint_dtype: str, chosen: str
+    ) -> None:
+        device = torch.device(kind)
+        dtype = choose_dtype(name, device, getattr(torch, checkpoint_dtype))
+        assert dtype is getattr(torch, chosen)
+        assert kv_dtype(device, dtype) is (torch.float32 if kind == "cpu" else dtype)
+
+    def test_a_cpu_gives_the_cache_part_of_what_is_free(self) -> None:
+        assert choose_device("cpu") == torch.device("cpu")
+        assert kv_budget_bytes(torch.device("cpu")) > 0
+        assert default_threads() >= 1
+
 
 class TestDescription:
     async def test_names_defaults_and_limits(self, tmp_path: Path) -> None:
@@ -123,6 +155,24 @@ class TestDescription:
         assert (model.dtype, model.quantization) == ("float32", "")
         assert model.vocabulary_size == 400
         assert engine.capacity.kv_total_tokens == 2 * CONTEXT_TOKENS
+
+    async def test_a_model_that_rotates_anew_beyond_its_original_context_stays_within(
+        self, tmp_path: Path
+    ) -> None:
+        rope = {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 8,
+            "long_factor": [2.0] * 8,
+        }
+        folder = edit_config(
+            checkpoint("phi3"),
+            tmp_path / "m",
+            rope_parameters=rope,
+            original_max_position_embeddings=128,
+        )
+        async with running(TransformersEngine(EngineSettings(str(folder), device="cpu"))) as client:
+            assert client.engine.models[0].context_length_tokens == 128
 
     async def test_aliases_answer_too(self) -> None:
         settings = EngineSettings(str(checkpoint()), model_names=("a", "b"), device="cpu")

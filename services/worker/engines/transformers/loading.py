@@ -155,6 +155,12 @@ def _commit(config: Any, settings: EngineSettings) -> str:
 
 def _context_length(config: Any, tokenizer: Any, settings: EngineSettings) -> int:
     tokens = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        # Beyond its original context such a model rotates all positions of a step differently: one
+        # long sequence would change what its neighbours compute.
+        original = rope.get("original_max_position_embeddings")
+        tokens = min(filter(None, (tokens, original)), default=None)
     if tokens is None and tokenizer.model_max_length < 10**9:
         tokens = tokenizer.model_max_length
     tokens = tokens or settings.context_length_tokens
