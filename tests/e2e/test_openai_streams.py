@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.cli.notice import MeshNotice
-from tests.e2e.processes import running_mesh, running_service, wait_for
+from tests.e2e.processes import running_envoy, running_mesh, running_service, wait_for
 
 ENDLESS_MODEL = "endless"
 DOOMED_MODEL = "doomed"
@@ -118,6 +118,26 @@ def test_a_dead_worker_within_a_stream_is_its_last_event(endless: MeshNotice, fo
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) >= 1
         assert response.json()["error"]["type"] == "server_error"
+
+
+def test_a_stream_whose_gateway_dies_is_cut_off_and_not_begun_again(
+    endless: MeshNotice, folder: Path
+) -> None:
+    (controller,) = endless.addresses("controller")
+    with (
+        running_service(folder, "gateway", "--controller", controller) as (process, gateway),
+        running_envoy(folder, gateway.address) as edge,
+    ):
+        url = f"http://{edge.listen_host}:{edge.listen_port}/v1/chat/completions"
+        with httpx.stream("POST", url, json=chat_body(stream=True), timeout=60) as response:
+            events = (line[6:] for line in response.iter_lines() if line)
+            assert first_text(events)
+            process.send(signal.SIGKILL)
+            rest: list[str] = []
+            with pytest.raises(httpx.RemoteProtocolError):
+                rest.extend(events)
+            assert not [event for event in rest if '"role"' in event]
+        wait_for("the work had ended", lambda: running_requests(endless) == 0)
 
 
 async def test_a_full_queue_is_429(endless: MeshNotice) -> None:
