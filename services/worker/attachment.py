@@ -33,7 +33,7 @@ log = structlog.get_logger()
 # Both stay well below the heartbeat interval (2 s by default), so that a controller that was
 # restarted knows every worker within one interval. Jitter spreads the workers of a large mesh.
 RETRY_FIRST_S = 0.1
-RETRY_MAX_S = 1.0
+RETRY_MAX_S = 0.5
 # Whatever a controller asks for, it is not to keep a worker busy with heartbeats.
 HEARTBEAT_INTERVAL_MIN_S = 0.01
 # How long a controller may take to answer a Hello; it dials the worker before.
