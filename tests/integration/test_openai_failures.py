@@ -11,6 +11,7 @@ import pytest
 from google.rpc import status_pb2
 
 from services.gateway.directory import Directory
+from services.gateway.fleet import Model, Worker
 from services.gateway.openai.services import add_openai_services
 from services.mesh import errors
 from services.mesh.server import MeshServer
@@ -84,7 +85,10 @@ def relay() -> ScriptedRelay:
 async def channel(relay: ScriptedRelay) -> AsyncIterator[grpc.aio.Channel]:
     server = MeshServer("127.0.0.1", 0)
     stand_in: Any = relay
-    await server.start(add_openai_services(server.grpc, stand_in, Directory(clock_s=lambda: 0.0)))
+    directory = Directory(clock_s=lambda: 0.0)
+    worker = Worker("w", "i", "127.0.0.1:1", (Model("m"),))
+    directory.apply_snapshot("controller", [worker], is_complete=True)
+    await server.start(add_openai_services(server.grpc, stand_in, directory))
     async with grpc.aio.insecure_channel(server.address) as opened:
         yield opened
     await server.stop(0)

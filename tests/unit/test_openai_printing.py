@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
+from services.gateway.fleet import Model
 from services.gateway.openai.chat_body import ChatBody
 from services.gateway.openai.chat_stream import ChatStream
 from services.gateway.openai.completion_printing import CompletionBody, CompletionStream
-from services.gateway.openai.envelope import Envelope, fingerprint
+from services.gateway.openai.envelope import Envelope, fingerprint, new_envelope
 from services.gateway.openai.json_text import quoted
 from services.gateway.openai.logprobs import IMPOSSIBLE_LOGPROB
 from tokenmesh.mesh.v1 import chat_pb2, generation_pb2
 from tokenmesh.worker.v1.worker_pb2 import Chunk, Finished, SequenceEvent, Started
 
-ENVELOPE = Envelope("chatcmpl-1", 1_700_000_000, "org/m")
-FINGERPRINT = fingerprint("org/m")
+FINGERPRINT = fingerprint("org/m", "r1")
+ENVELOPE = Envelope("chatcmpl-1", 1_700_000_000, "org/m", FINGERPRINT)
 HEAD = (
     '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"org/m",'
     f'"system_fingerprint":"{FINGERPRINT}","choices":'
@@ -241,6 +242,15 @@ def test_completion_logprobs_have_offsets_over_the_whole_choice() -> None:
         "top_logprobs": [{"ab": -1.0}],
     }
     assert second["text_offset"] == [2]
+
+
+def test_the_fingerprint_tells_weights_apart() -> None:
+    made = [
+        new_envelope("cmpl", 1.0, "m", Model("m", revision=revision, dtype=dtype)).fingerprint
+        for revision, dtype in (("1", "a"), ("2", "a"), ("1", "b"), ("1", "a"))
+    ]
+    assert len(set(made)) == 3
+    assert made[0] == made[3]
 
 
 @pytest.mark.parametrize("value", ["", 'a"b\\c', "\x00\x1f", "é漢😀", "a\u2028b\u2029c\x85d"])

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 from functools import cache
 
+from services.gateway.fleet import Model
 from services.gateway.openai.json_text import quoted
 from services.mesh.release import RELEASE
 from tokenmesh.mesh.v1 import generation_pb2
@@ -30,25 +31,31 @@ class Envelope:
     """Seconds since the epoch."""
     model: str
     """The model that answers, by its own name."""
+    fingerprint: str
 
     def opening(self, kind: str) -> str:
         """The JSON up to, and with, the name of the choices. `kind` is the object's type."""
         return (
             f'{{"id":{quoted(self.answer_id)},"object":{quoted(kind)},"created":{self.created_s},'
-            f'"model":{quoted(self.model)},"system_fingerprint":{quoted(fingerprint(self.model))},'
-            f'"choices":'
+            f'"model":{quoted(self.model)},"system_fingerprint":{quoted(self.fingerprint)},"choices":'
         )
 
 
-def new_envelope(prefix: str, created_at_s: float, model: str) -> Envelope:
-    """An envelope with a new id, such as "chatcmpl-…"."""
-    return Envelope(f"{prefix}-{uuid.uuid4().hex}", int(created_at_s), model)
+def new_envelope(prefix: str, created_at_s: float, name: str, model: Model) -> Envelope:
+    """An envelope with a new id, such as "chatcmpl-…". `name` is the model's, or its adapter's."""
+    return Envelope(
+        answer_id=f"{prefix}-{uuid.uuid4().hex}",
+        created_s=int(created_at_s),
+        model=name,
+        fingerprint=fingerprint(name, model.revision, model.quantization, model.dtype),
+    )
 
 
 @cache
-def fingerprint(model: str) -> str:
-    """Tells clients that compare seeded answers that the software or the model has changed."""
-    return f"fp_{hashlib.sha256(f'{RELEASE} {model}'.encode()).hexdigest()[:10]}"
+def fingerprint(*what_answers: str) -> str:
+    """Tells clients that compare seeded answers that the software or the weights have changed."""
+    text = "\0".join((RELEASE, *what_answers))
+    return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def finish_reason(reason: generation_pb2.FinishReason.ValueType) -> str:

@@ -16,7 +16,7 @@ from services.gateway.openai.chat_request import read_chat_request
 from services.gateway.openai.chat_stream import ChatStream
 from services.gateway.openai.completion_printing import CompletionBody, CompletionStream
 from services.gateway.openai.completion_request import read_completion_requests
-from services.gateway.openai.envelope import new_envelope
+from services.gateway.openai.envelope import Envelope, new_envelope
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
 from services.gateway.openai.interleaving import interleaved
 from services.gateway.openai.model_list import model_json, models_json
@@ -41,8 +41,12 @@ def add_openai_services(
     """Adds the services to a server, and returns their full names. Envoy's configuration lists them
     too: what is not in both is not served.
     """
-    chat_pb2_grpc.add_ChatCompletionServiceServicer_to_server(ChatCompletions(relay), server)
-    completion_pb2_grpc.add_CompletionServiceServicer_to_server(Completions(relay), server)
+    chat_pb2_grpc.add_ChatCompletionServiceServicer_to_server(
+        ChatCompletions(relay, directory), server
+    )
+    completion_pb2_grpc.add_CompletionServiceServicer_to_server(
+        Completions(relay, directory), server
+    )
     model_pb2_grpc.add_ModelServiceServicer_to_server(Models(directory), server)
     return tuple(
         file.services_by_name[name].full_name
@@ -54,11 +58,18 @@ def add_openai_services(
     )
 
 
+def _envelope(prefix: str, generation: Generation, directory: Directory) -> Envelope:
+    """Of an answer whose generation was just entered, so that the directory knows its model."""
+    model = directory.resolve(generation.model).model
+    return new_envelope(prefix, generation.created_at_s, generation.model, model)
+
+
 class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
     """POST /v1/chat/completions."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, directory: Directory) -> None:
         self._relay = relay
+        self._directory = directory
 
     def CreateChatCompletion(
         self, request: chat_pb2.CreateChatCompletionRequest, context: Context
@@ -76,7 +87,7 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
         start = chat_start(read_chat_request(request), current_request_id())
         async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
             abandon_when_over(context, generation)
-            envelope = new_envelope("chatcmpl", generation.created_at_s, generation.model)
+            envelope = _envelope("chatcmpl", generation, self._directory)
             if not request.stream:
                 body = ChatBody(envelope, with_logprobs=request.logprobs)
                 async for events in generation:
@@ -94,8 +105,9 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
 class Completions(completion_pb2_grpc.CompletionServiceServicer):
     """POST /v1/completions."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, directory: Directory) -> None:
         self._relay = relay
+        self._directory = directory
 
     def CreateCompletion(
         self, request: completion_pb2.CreateCompletionRequest, context: Context
@@ -119,8 +131,7 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
                 generation = self._relay.generate(start, time_left_s=limit_s)
                 generations.append(await stack.enter_async_context(generation))
                 abandon_when_over(context, generation)
-            first = generations[0]
-            envelope = new_envelope("cmpl", first.created_at_s, first.model)
+            envelope = _envelope("cmpl", generations[0], self._directory)
             answers = await stack.enter_async_context(aclosing(interleaved(generations)))
             if not request.stream:
                 body = CompletionBody(
