@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from services.mesh.errors import UnavailableError
 from services.worker.live_request import LiveRequests
 from services.worker.serving_state import ServingState
 
@@ -30,6 +31,7 @@ class Drain:
         self._end_requests = end_requests
         self._grace_period_s = grace_period_s
         self._expiry: asyncio.TimerHandle | None = None
+        self._is_final = False
 
     def begin(self, grace_period_s: float | None = None) -> None:
         """Takes nothing new. What runs may go on for the grace period, by default the worker's."""
@@ -40,13 +42,20 @@ class Drain:
         log.info("draining", requests=len(self._live_requests), grace_period_s=grace_s)
 
     def resume(self) -> None:
-        """Takes requests again."""
+        """Takes requests again.
+
+        Raises:
+            UnavailableError: the worker is stopping.
+        """
+        if self._is_final:
+            raise UnavailableError("the worker is stopping: it cannot serve again")
         self._cancel_expiry()
         self._state.set_draining(False)
         log.info("serving again")
 
     async def finish(self, grace_period_s: float) -> None:
         """Drains for good: returns when nothing runs any more."""
+        self._is_final = True
         self._cancel_expiry()
         self._state.set_draining(True)
         log.info("draining", requests=len(self._live_requests), grace_period_s=grace_period_s)

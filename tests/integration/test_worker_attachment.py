@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
 from services.controller.settings import ControllerSettings
+from services.mesh.channels import open_channel
 from services.worker.engines.scripted import Pace
-from tests.fakes.generate_client import LIMIT_S
+from tests.fakes.generate_client import LIMIT_S, GenerateClient
 from tests.integration.controllers import Mesh, controller
 from tests.integration.workers import SLOW, Worker, worker
 from tokenmesh.controller.v1 import admin_pb2, endpoint_pb2, registry_pb2
@@ -113,6 +115,24 @@ async def test_a_drain_may_bring_its_own_grace_period() -> None:
         await mesh.admin.DrainWorker(request)
         await stream.read_until_ended(1)
         assert stream.error(1).code == "UNAVAILABLE"
+
+
+async def test_a_worker_that_stops_cannot_be_resumed() -> None:
+    async with controller(settings()) as mesh, AsyncExitStack() as stopping:
+        served = await stopping.enter_async_context(
+            attached(mesh, pace=SLOW, grace_period_s=LIMIT_S)
+        )
+        async with open_channel(served.served.address) as channel:
+            stream = GenerateClient(channel)
+            await stream.start(1, sampling={"max_tokens": 4000})
+            await stream.read_tokens(1, 1)
+            stopped = asyncio.create_task(stopping.aclose())
+            await until(mesh, lambda each: each.state == registry_pb2.WORKER_STATE_DRAINING)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await mesh.admin.ResumeWorker(admin_pb2.ResumeWorkerRequest(worker_id="w-1"))
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            await stream.abort(1)
+            await stopped
 
 
 async def test_a_restarted_controller_learns_of_worker_and_drain_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -350,7 +351,7 @@ async def test_bad_requests_are_refused() -> None:
 
 async def test_deadline_fails_what_waits_and_what_runs() -> None:
     engine = make_engine(max_running=1, pace=Pace(token_interval_s=0.005, answer_tokens=0))
-    soon = asyncio.get_running_loop().time() + 0.05
+    soon = time.monotonic() + 0.05
     await engine.submit(request(key="runs", deadline_s=soon))
     await engine.submit(request(key="waits", deadline_s=soon, choices=2))
     outputs = await collect(engine, engine.steps(), 3)
@@ -359,6 +360,15 @@ async def test_deadline_fails_what_waits_and_what_runs() -> None:
         assert isinstance(output.events[-1].error, DeadlineError)
     assert outputs[("waits", 1)].numbers == [0]
     assert engine.load().running == engine.load().waiting == 0
+
+
+async def test_a_request_that_comes_while_a_failure_is_read_is_not_forgotten() -> None:
+    engine = make_engine(pace=Pace(prefill_s=3600))
+    steps = engine.steps()
+    await engine.submit(request(key="late", deadline_s=time.monotonic() + 0.02))
+    await collect(engine, steps, 1)
+    await engine.submit(request(key="next", deadline_s=time.monotonic() + 0.02))
+    assert list(await collect(engine, steps, 1)) == [("next", 0)]
 
 
 async def test_prefill_and_interval_are_simulated() -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Hashable
-from dataclasses import dataclass
 
 from services.mesh.errors import InvalidRequestError
 from services.worker.engines.base import (
     Chunk,
+    Failed,
+    Finished,
     FinishReason,
     OutputSoFar,
     Sampling,
+    SequenceEvent,
+    Started,
+    Timing,
     TokenLogprob,
 )
 from services.worker.engines.scripted import vocabulary
+from services.worker.engines.scripted.ending import Ending, Length
 from services.worker.engines.scripted.script import (
     CHUNKS,
     GROUP_TOKENS,
@@ -26,35 +31,6 @@ from services.worker.engines.stop_strings import StopStrings
 
 UNLIMITED_CREDIT = 2**62
 UNLIKELY_LOGPROB = -20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a sequence is over."""
-
-    reason: FinishReason
-    stop_string: str | None = None
-    stop_token_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Length:
-    """How many completion tokens a choice may have, and why it ends there."""
-
-    tokens: int
-    reason: FinishReason
-
-
-def choose_length(sampling: Sampling, room_tokens: int, answer_tokens: int) -> Length:
-    """The end of an output that no stop string or stop token ends before.
-
-    `room_tokens` is what the context leaves; `answer_tokens` 0 means an answer without end.
-    """
-    limit = min(sampling.max_tokens or room_tokens, room_tokens)
-    answer = max(answer_tokens, sampling.min_tokens)
-    if answer_tokens and not sampling.ignore_eos and answer <= limit:
-        return Length(answer, FinishReason.STOP)
-    return Length(limit, FinishReason.LENGTH)
 
 
 class Sequence:
@@ -123,6 +99,40 @@ class Sequence:
         self.unsent = echo
         if so_far:
             self.unsent = _undelivered(echo + self._replay(so_far.token_ids), so_far)
+
+    def start(self, prompt_tokens: int, now_s: float) -> list[SequenceEvent]:
+        """The prompt is computed."""
+        self.started = True
+        self.first_token_s = now_s
+        events = [self.event(Started(prompt_tokens))]
+        if self.unsent:
+            events.append(self.event(Chunk(self.unsent, ())))
+        return events
+
+    def finish(self, prompt_tokens: int, arrived_s: float, now_s: float) -> SequenceEvent:
+        """The event that tells how the sequence `ended`."""
+        assert self.ended is not None
+        timing = Timing(
+            queue_s=self.admitted_s - arrived_s,
+            prefill_s=self.first_token_s - self.admitted_s,
+            decode_s=now_s - self.first_token_s,
+        )
+        finished = Finished(
+            reason=self.ended.reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=self.position,
+            cached_tokens=0,
+            timing=timing,
+            stop_string=self.ended.stop_string,
+            stop_token_id=self.ended.stop_token_id,
+        )
+        return self.event(finished)
+
+    def event(self, event: Started | Chunk | Finished | Failed) -> SequenceEvent:
+        """Gives an event the sequence's next number."""
+        number = self.number
+        self.number = number + 1
+        return SequenceEvent(self.key, self.choice_index, number, event)
 
     def next_chunk(self) -> Chunk | None:
         """Produces the next token. Sets `ended` when it was the last.

@@ -1,0 +1,53 @@
+"""The places and the KV memory that running sequences take, and the prefill before they run."""
+
+from __future__ import annotations
+
+from services.worker.engines.scripted.jobs import Job, JobQueue
+from services.worker.engines.scripted.sequence import Sequence
+from services.worker.engines.scripted.settings import ScriptedSettings
+
+
+class Slots:
+    """Sequences that have left the queue. Each reserves KV memory for its longest output."""
+
+    def __init__(self, settings: ScriptedSettings) -> None:
+        self.entries: list[tuple[Job, Sequence]] = []
+        """Those that run, and some whose job is over, until the next step drops them."""
+        self.taken = 0
+        self.kv_used_tokens = 0
+        self._max_running = settings.max_running
+        self._kv_total_tokens = settings.kv_total_tokens
+        self._pace = settings.pace
+        self._prefill_free_s = 0.0
+
+    def admit(self, queue: JobQueue, now_s: float) -> None:
+        """Takes sequences from the queue, best first, while slots and memory suffice.
+
+        Their prompts are computed one after another; choices after the first find theirs computed.
+        """
+        while (job := queue.first()) is not None:
+            if self.taken >= self._max_running:
+                return
+            if self.kv_used_tokens + job.reserved_tokens > self._kv_total_tokens:
+                return
+            sequence = job.sequences[job.admitted]
+            prefill_tokens = sequence.position + (0 if job.admitted else job.prompt_tokens)
+            starts_s = max(now_s, self._prefill_free_s)
+            sequence.admitted_s = now_s
+            sequence.ready_s = starts_s + self._pace.prefill_time_s(prefill_tokens)
+            self._prefill_free_s = sequence.ready_s
+            self.entries.append((job, sequence))
+            self.taken += 1
+            self.kv_used_tokens += job.reserved_tokens
+            job.admitted += 1
+            if not job.is_waiting:
+                queue.leave()
+
+    def release(self, job: Job, sequences: int) -> None:
+        """Frees what so many sequences of a job hold."""
+        self.taken -= sequences
+        self.kv_used_tokens -= sequences * job.reserved_tokens
+
+    def next_ready_s(self, now_s: float) -> float | None:
+        """When the next prompt will be computed; None when all are."""
+        return min((each.ready_s for _, each in self.entries if each.ready_s > now_s), default=None)
