@@ -110,6 +110,7 @@ local function local_error_body(status, message)
     return error_body(status, "The request body is not the JSON of this call. " .. message, nil, nil)
   end
   if status == "413" then
+    -- As envoy.yaml's buffer filter has it.
     return error_body(status, "The request body is too large: up to 32 MiB are taken.", nil, "request_too_large")
   end
   if status == "503" then

@@ -174,3 +174,13 @@ def answers_200(url: str) -> bool:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError, http.client.HTTPException):
         return False
+
+
+def install_node_packages(folder: Path) -> None:
+    """Installs what a package-lock.json names, unless that was done."""
+    installed = folder / "node_modules" / ".package-lock.json"
+    lock = folder / "package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
+        return
+    done = subprocess.run(["npm", "ci"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

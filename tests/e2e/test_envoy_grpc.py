@@ -19,7 +19,7 @@ from services.cli.notice import MeshNotice
 from services.mesh import status
 from services.mesh.errors import InvalidRequestError, ModelNotFoundError
 from tests.e2e.conftest import SCRIPTED_MODEL
-from tests.e2e.processes import running_envoy, running_service
+from tests.e2e.processes import install_node_packages, running_envoy, running_service
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
 from tokenmesh.gateway.v1 import chat_pb2, chat_pb2_grpc, model_pb2, model_pb2_grpc
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
@@ -42,13 +42,16 @@ async def channel(mesh: MeshNotice) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-def chat_request(model: str = SCRIPTED_MODEL, **sampling: Any) -> chat_pb2.ChatRequest:
-    message = mesh_chat_pb2.Message(
-        role=mesh_chat_pb2.ROLE_USER, content=[mesh_chat_pb2.ContentPart(text="Hello")]
+def user_message(text: str) -> mesh_chat_pb2.Message:
+    return mesh_chat_pb2.Message(
+        role=mesh_chat_pb2.ROLE_USER, content=[mesh_chat_pb2.ContentPart(text=text)]
     )
+
+
+def chat_request(model: str = SCRIPTED_MODEL, **sampling: Any) -> chat_pb2.ChatRequest:
     return chat_pb2.ChatRequest(
         model=model,
-        prompt=mesh_chat_pb2.ChatPrompt(messages=[message]),
+        prompt=mesh_chat_pb2.ChatPrompt(messages=[user_message("Hello")]),
         sampling=generation_pb2.SamplingParameters(**sampling),
     )
 
@@ -61,6 +64,26 @@ async def test_a_chat_streams(channel: grpc.aio.Channel) -> None:
     assert set(events[1:-2]) == {"chunk"}
     assert events[-2:] == ["finished", "completed"]
     assert dict(await call.trailing_metadata() or ())["x-request-id"]
+
+
+async def test_a_held_conversation_goes_both_ways(channel: grpc.aio.Channel) -> None:
+    stub: ChatServiceAsyncStub = chat_pb2_grpc.ChatServiceStub(channel)
+    call = stub.Converse(timeout=LIMIT_S)
+    opening = chat_pb2.ConverseRequest.Open(
+        model=SCRIPTED_MODEL, sampling=generation_pb2.SamplingParameters(max_tokens=3)
+    )
+    await call.write(chat_pb2.ConverseRequest(open=opening))
+    for number in (1, 2):
+        turn = chat_pb2.ConverseRequest.Turn(number=number, messages=[user_message("Go on.")])
+        await call.write(chat_pb2.ConverseRequest(turn=turn))
+        while True:
+            event = await call.read()
+            assert isinstance(event, chat_pb2.ConverseResponse)
+            assert event.turn_number == number
+            if event.WhichOneof("event") == "completed":
+                break
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
 
 
 async def test_errors_keep_their_details(channel: grpc.aio.Channel) -> None:
@@ -116,7 +139,7 @@ async def test_a_gateway_that_is_gone_is_unavailable(mesh: MeshNotice, folder: P
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="Node is not installed")
 def test_a_node_client_of_the_protos_alone(mesh: MeshNotice) -> None:
-    subprocess.run(["npm", "ci"], cwd=NODE_CLIENT, check=True, capture_output=True)
+    install_node_packages(NODE_CLIENT)
     asked = ["node", "chat.js", "--address", mesh.grpc_address, "Hello"]
     answered = subprocess.run(
         asked, cwd=NODE_CLIENT, capture_output=True, text=True, timeout=LIMIT_S, check=False

@@ -12,13 +12,14 @@ import pytest
 
 from services.cli.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
+from tests.e2e.processes import install_node_packages
 
 FOLDER = Path(__file__).resolve().parent / "node"
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="Node is not installed")
 def test_the_node_sdk(mesh: MeshNotice) -> None:
-    subprocess.run(["npm", "ci"], cwd=FOLDER, check=True, capture_output=True)
+    install_node_packages(FOLDER)
     ran = subprocess.run(
         ["node", "client.js", mesh.base_url, SCRIPTED_MODEL],
         cwd=FOLDER,
