@@ -59,8 +59,12 @@ def test_curl_without_any_header(mesh: MeshNotice) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_http_2_without_tls(mesh: MeshNotice) -> None:
-    command = ["curl", "-sS", "--http2-prior-knowledge", "-w", "%{http_version}"]
+@pytest.mark.parametrize(
+    ("option", "version"), [("--http2-prior-knowledge", "2"), ("--http2", "1.1")]
+)
+def test_http_2_without_tls(mesh: MeshNotice, option: str, version: str) -> None:
+    """With --http2, curl offers to upgrade, as Java's client does. That may be declined."""
+    command = ["curl", "-sS", option, "-w", "%{http_version}"]
     body = json.dumps({**HELLO, "stream": True, "max_tokens": 3})
     printed = subprocess.run(
         [*command, f"{mesh.base_url}/chat/completions", "-d", body],
@@ -68,7 +72,7 @@ def test_http_2_without_tls(mesh: MeshNotice) -> None:
         text=True,
         check=True,
     ).stdout
-    assert printed.endswith("data: [DONE]\n\n2")
+    assert printed.endswith(f"data: [DONE]\n\n{version}")
 
 
 def test_stream_and_body_say_the_same(mesh: MeshNotice) -> None:
