@@ -59,7 +59,7 @@ class WorkerMetrics:
         )
         self._step_sequences = Histogram(
             "tokenmesh_worker_step_sequences",
-            "Sequences that one engine step had an event for.",
+            "Sequences that one engine step had output of.",
             buckets=STEP_SEQUENCES_BUCKETS,
             registry=registry,
         )
@@ -111,7 +111,7 @@ class WorkerMetrics:
         self._requests.labels(name, code, finish_reason).inc()
 
     def step(self, sequences: int) -> None:
-        """Counts an engine step."""
+        """Observes an engine step that had output of so many sequences."""
         self._step_sequences.observe(sequences)
 
     def attached(self, controller: str, is_attached: bool) -> None:

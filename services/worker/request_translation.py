@@ -11,6 +11,8 @@ from services.worker.prompt_translation import chat_prompt
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
+# A year: timers cannot hold any number of seconds.
+MAX_TIME_LEFT_S = 365 * 24 * 3600.0
 # Leaves room to number what follows in 32 bits.
 MAX_NEXT_NUMBER = 2**31
 
@@ -35,7 +37,7 @@ def engine_request(
         time_left_s = start.time_left.seconds + start.time_left.nanos / 1e9
         if time_left_s <= 0:
             raise DeadlineError("the request's deadline passed before it arrived")
-        deadline_s = now_s + time_left_s
+        deadline_s = now_s + min(time_left_s, MAX_TIME_LEFT_S)
     return EngineRequest(
         key=key,
         request_id=start.request_id,

@@ -63,6 +63,7 @@ class StepFanout:
         tokens: defaultdict[ModelMetrics, int] = defaultdict(int)
         ended: list[tuple[LiveRequest, str]] = []
         broken: list[tuple[LiveRequest, MeshError]] = []
+        sequences = 0
         for each in step.events:
             live = each.key
             assert isinstance(live, LiveRequest)
@@ -83,6 +84,7 @@ class StepFanout:
                 live.next_numbers[each.choice_index] = each.number + 1
                 count = len(each.event.token_ids)
                 tokens[live.metrics] += count
+                sequences += 1
                 if live.count_tokens(each.choice_index, count):
                     live.stream.top_up(live)
             elif (code := self._note(live, each)) is not None:
@@ -97,7 +99,8 @@ class StepFanout:
                 live.stream.fail(live, failure)
         for metrics, count in tokens.items():
             metrics.completion_tokens.inc(count)
-        self._metrics.step(len(step.events))
+        if sequences:
+            self._metrics.step(sequences)
         return responses
 
     def _note(self, live: LiveRequest, each: SequenceEvent) -> str | None:

@@ -344,7 +344,8 @@ async def test_metrics_count_requests_tokens_and_steps() -> None:
         prompt_tokens = stream.events[1][0].started.prompt_tokens
         assert served.metric("tokens_total", model="scripted", kind="prompt") == prompt_tokens
         assert served.metric("decode_seconds_count", model="scripted") == 2
-        assert served.metric("step_sequences_count") > 0
+        assert served.metric("step_sequences_count") == 20
+        assert served.metric("step_sequences_sum") == 40
         assert served.metric("kv_total_tokens") == served.engine.capacity.kv_total_tokens
         assert served.metric("requests_running") == 0
 

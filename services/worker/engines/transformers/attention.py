@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class _Running(threading.local):
 
     layout: StepLayout | None = None
     cache: KVCache | None = None
-    shapes: list[LayerShape] = field(default_factory=list)
+    shapes: list[LayerShape] | None = None
 
 
 _running = _Running()
@@ -49,11 +49,12 @@ def step_attention(layout: StepLayout, cache: KVCache) -> Iterator[None]:
 @contextmanager
 def shape_recording() -> Iterator[list[LayerShape]]:
     """Within it, forward passes of this thread compute one sequence, and record their layers."""
-    _running.shapes = []
+    shapes: list[LayerShape] = []
+    _running.shapes = shapes
     try:
-        yield _running.shapes
+        yield shapes
     finally:
-        _running.shapes = []
+        _running.shapes = None
 
 
 def _attend(
@@ -71,20 +72,17 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer, as transformers calls it: `[1, heads, tokens, size]` each.
 
-    Returns `[1, tokens, heads, value size]`.
+    Returns `[1, tokens, heads, value size]`. Arguments that are not named here change nothing in the
+    models that were tried; one in which they do is found when it is loaded, and refused.
     """
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = _Rule(scale, softcap, sliding_window, s_aux)
     layout, cache = _running.layout, _running.cache
     if layout is None or cache is None:
-        _running.shapes.append(
-            LayerShape(layer, key.shape[1], key.shape[-1], value.shape[-1]),
-        )
-        length = query.shape[2]
-        layout = StepLayout([], [], [Span(0, 0, 0, length)], query.device)
-        mask = layout.span_mask(layout.spans[0], sliding_window)
-        return _weigh(query, key, value, mask, rule).transpose(1, 2), None
+        assert _running.shapes is not None, "outside of a step"
+        _running.shapes.append(LayerShape(layer, key.shape[1], key.shape[-1], value.shape[-1]))
+        return _attend_alone(query, key, value, rule), None
     kept = cache.layers[layer]
     keys, values = kept
     keys[layout.slots, :, layout.positions] = key[0].transpose(0, 1).to(keys.dtype)
@@ -106,6 +104,15 @@ class _Rule:
     softcap: float | None
     window: int | None
     sinks: torch.Tensor | None
+
+
+def _attend_alone(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: _Rule
+) -> torch.Tensor:
+    """One whole sequence, without a cache."""
+    span = Span(0, 0, 0, query.shape[2])
+    mask = StepLayout([], [], [span], query.device).span_mask(span, rule.window)
+    return _weigh(query, key, value, mask, rule).transpose(1, 2)
 
 
 def _decode(query: torch.Tensor, kept: LayerCache, layout: StepLayout, rule: _Rule) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def default_threads() -> int:
     their cores, each of a step's many operations waits for a turn of the operating system's
     scheduler, milliseconds instead of microseconds.
     """
-    return max(1, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else 1
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(cores, _quota_cores(cores)) - 1)
 
 
 def _count(kind: str) -> int:
@@ -95,6 +98,15 @@ def _count(kind: str) -> int:
 
 def _module(kind: str) -> Any:
     return getattr(torch, kind)
+
+
+def _quota_cores(cores: int) -> int:
+    """Whole cores that a container may use."""
+    for line in _lines(Path("/sys/fs/cgroup/cpu.max")):
+        quota, _, period = line.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            return math.ceil(int(quota) / int(period))
+    return cores
 
 
 def _free_host_bytes() -> int:

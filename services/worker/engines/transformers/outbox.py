@@ -45,11 +45,11 @@ class Outbox:
 
     async def __aiter__(self) -> AsyncIterator[StepOutput]:
         while (output := await self._outputs.get()) is not None:
-            yield output
             with self._lock:
                 was_full = self.is_full
                 self._unread -= 1
             if was_full:
                 self._on_room()
+            yield output
         # For whoever iterates again.
         self._outputs.put_nowait(None)

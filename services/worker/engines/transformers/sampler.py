@@ -35,6 +35,7 @@ class Sampler:
 
     def __init__(self, slots: int, vocabulary_size: int, device: torch.device) -> None:
         self._device = device
+        self._vocabulary_size = vocabulary_size
         self._counts = TokenCounts(slots, vocabulary_size, device)
         self._plan = SamplingPlan([], device)
 
@@ -45,6 +46,8 @@ class Sampler:
         Raises:
             FloatingPointError: the model computed NaN.
         """
+        # Some models pad their output beyond the vocabulary.
+        logits = logits[:, : self._vocabulary_size]
         if not self._plan.is_for(rows):
             self._plan = SamplingPlan(rows, self._device)
         plan = self._plan

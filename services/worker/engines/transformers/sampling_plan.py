@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,7 +76,7 @@ class SamplingPlan:
 
     def is_for(self, rows: Rows[Sequence]) -> bool:
         """Whether the plan was made for just these sequences."""
-        return len(rows) == len(self._rows) and all(map(_is, rows, self._rows))
+        return len(rows) == len(self._rows) and all(map(operator.is_, rows, self._rows))
 
     def _column(self, values: list[float] | list[int]) -> torch.Tensor:
         return torch.tensor(values, device=self._device)[:, None]
@@ -110,10 +111,6 @@ class SamplingPlan:
 
 
 _ALL = 2**31 - 1
-
-
-def _is(one: Sequence, other: Sequence) -> bool:
-    return one is other
 
 
 def _is_filtered(sampling: Sampling) -> bool:

@@ -88,13 +88,14 @@ class StepLoop:
     def step(self) -> None:
         """One turn. Waits for a command where there is nothing to compute."""
         self._take_commands()
-        out = self._expire(time.monotonic())
+        late = self._expire(time.monotonic())
+        if late:
+            self._publish(late)
         schedule = self._scheduler.schedule() if self._may_compute() else []
-        if schedule:
-            out += self._compute(schedule)
+        made = self._compute(schedule) if schedule else []
         self._note_load()
-        if out:
-            self._publish(out)
+        if made:
+            self._publish(made)
         if not schedule and not self._stopping:
             self._wait_for_command()
 
@@ -186,14 +187,19 @@ class StepLoop:
             sequence = work.sequence
             samples = work.samples
             sequence.computed_tokens += work.tokens
-            if not samples:
-                continue
-            if not sequence.started:
-                out += events.started(sequence)
-            out += events.sampled(sequence, next(next_token), self._texts, now_s)
-            if sequence.ending is not None:
-                self._scheduler.remove(sequence)
+            if samples:
+                out += self._take_token(sequence, next(next_token), now_s)
         self._generated_tokens += len(tokens)
+        return out
+
+    def _take_token(self, sequence: Sequence, token: Sampled, now_s: float) -> list[SequenceEvent]:
+        out = [] if sequence.started else events.started(sequence)
+        try:
+            out += events.sampled(sequence, token, self._texts, now_s)
+        except Exception as fault:
+            return [*out, self._fail(sequence, fault)]
+        if sequence.ending is not None:
+            self._scheduler.remove(sequence)
         return out
 
     def _fail(self, sequence: Sequence, fault: Exception) -> SequenceEvent:
