@@ -49,13 +49,6 @@ def checkpoint(model_type: str = "llama", *, tokenizer: str = "byte_level") -> P
     return folder
 
 
-def copy_without_chat_template(source: Path, folder: Path) -> Path:
-    """The same checkpoint, but it cannot chat."""
-    shutil.copytree(source, folder)
-    (folder / "chat_template.jinja").unlink()
-    return folder
-
-
 def edit_config(source: Path, folder: Path, **changes: Any) -> Path:
     """A copy of a checkpoint with another configuration."""
     shutil.copytree(source, folder)
@@ -168,6 +161,30 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     "mistral": {**_SHAPE, "sliding_window": 16},
     "gpt2": {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT_TOKENS},
     "phi3": {**_SHAPE, "sliding_window": None},
+    # Attention sinks, and experts.
+    "gpt_oss": {
+        **_SHAPE,
+        "head_dim": 16,
+        "sliding_window": 16,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    # Keys longer than values.
+    "deepseek_v3": {
+        **_SHAPE,
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 16,
+        "q_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 16,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1,
+        "n_group": 1,
+        "topk_group": 1,
+    },
     # Attention that cannot be replaced.
     "bloom": {"hidden_size": HIDDEN, "n_layer": 2, "n_head": 4},
     # No attention at all.

@@ -15,6 +15,7 @@ from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.outbox import Outbox
+from services.worker.engines.transformers.output import Output
 from services.worker.engines.transformers.scheduler import Scheduler, Work
 from tests.contract.engine_client import LIMIT_S, running
 from tests.models import checkpoint
@@ -73,6 +74,25 @@ async def test_a_failing_sequence_fails_alone(
     assert type(failed.error) is error
     assert "kernel" not in failed.error.message
     assert [each.token_ids for each in [*outputs, again]] == [expected.token_ids] * 3
+
+
+async def test_a_token_that_cannot_be_published_fails_its_sequence_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take = Output.take
+
+    def broken(self: Output, token_id: int) -> Any:
+        if self.must_go_on:
+            raise KeyError("a bug")
+        return take(self, token_id)
+
+    monkeypatch.setattr(Output, "take", broken)
+    async with running(engine()) as client:
+        good = await client.submit(**PLAIN)
+        bad = await client.submit(min_tokens=5, **PLAIN)
+        assert isinstance((await client.end_of(bad)).error, InternalError)
+        assert (await client.end_of(good)).finished.completion_tokens == 20
+        await client.until_idle()
 
 
 async def test_a_model_that_computes_nan_leaves_no_trace_in_its_slot() -> None:

@@ -57,7 +57,10 @@ def engine(folder: Path, **settings: Any) -> TransformersEngine:
 GREEDY = {"temperature": 0.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": NEW_TOKENS}
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen3", "gemma2", "mistral", "gpt2", "phi3"])
+@pytest.mark.parametrize(
+    "model_type",
+    ["llama", "qwen3", "gemma2", "mistral", "gpt2", "phi3", "gpt_oss", "deepseek_v3"],
+)
 async def test_greedy_tokens_equal_generate_in_mixed_batches(model_type: str) -> None:
     folder = checkpoint(model_type)
     expected = [generate(folder, prompt) for prompt in PROMPTS]

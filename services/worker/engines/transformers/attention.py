@@ -72,8 +72,8 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer, as transformers calls it: `[1, heads, tokens, size]` each.
 
-    Returns `[1, tokens, heads, value size]`. Arguments that are not named here change nothing in the
-    models that were tried; one in which they do is found when it is loaded, and refused.
+    Returns `[1, tokens, heads, value size]`. Other arguments change nothing in the models that were
+    tried; a model in which they do is found when it is loaded, and refused.
     """
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -181,7 +181,7 @@ def _with_logprobs(
     sampled = [Sampled(token_id) for token_id in token_ids]
     chosen = torch.tensor([token_ids[row] for row in plan.logprob_rows], device=logprobs.device)
     own: list[float] = logprobs.gather(-1, chosen[:, None])[:, 0].tolist()
-    most = max(plan.top_counts)
+    most = min(max(plan.top_counts), logprobs.shape[-1])
     top_values, top_ids = logprobs.topk(most) if most else (logprobs[:, :0], logprobs[:, :0])
     for row, count, value, ids, values in zip(
         plan.logprob_rows, plan.top_counts, own, top_ids.tolist(), top_values.tolist(), strict=True
