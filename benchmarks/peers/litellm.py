@@ -26,8 +26,8 @@ MODEL = "instant"
 PACE = "peer"
 # It needs half a minute for 256 streams of 128 tokens: these tell enough.
 CONCURRENCIES = (1, 32)
-DURATION_S = 2.0
-REPEATS = 3
+DURATION_S = 1.5
+REPEATS = 2
 START_LIMIT_S = 90.0
 POLL_INTERVAL_S = 0.2
 

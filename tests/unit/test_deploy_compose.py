@@ -100,6 +100,24 @@ def test_a_service_reads_the_environment_that_it_is_given(name: str) -> None:
     assert given <= known
 
 
+@pytest.mark.parametrize("name", BUILT)
+def test_the_image_is_of_this_release(name: str) -> None:
+    assert (
+        BUILT[name]["image"] == f"tokenmesh/{name}:${{TOKENMESH_RELEASE:-{version('tokenmesh')}}}"
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if name != "controller"])
+def test_docker_waits_longer_than_a_service_lets_running_requests_go_on(name: str) -> None:
+    service = BUILT[name]
+    (grace_period,) = (
+        parameter
+        for parameter in command_of(service["build"]["target"]).params
+        if parameter.name == "grace_period"
+    )
+    assert float(service["stop_grace_period"].removesuffix("s")) > grace_period.default
+
+
 def test_every_option_of_a_service_can_come_from_the_environment() -> None:
     for name in ("controller", "worker", "gateway"):
         for parameter in command_of(name).params:
