@@ -17,8 +17,8 @@ from services.mesh.interceptors import ErrorInterceptor
 
 log = structlog.get_logger()
 
-# A client host that vanishes is noticed after both together. Clients ping more often and notice their
-# servers sooner: this only frees what the server still holds for them.
+# A client host that vanishes is noticed after both together. Clients ping more often and notice
+# their servers sooner: this only frees what the server still holds for them.
 SERVER_KEEPALIVE_INTERVAL_MS = 10_000
 SERVER_KEEPALIVE_TIMEOUT_MS = 10_000
 
