@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 
 from services.gateway import validation
+from services.gateway.admission import Admission
 from services.gateway.converse import Converse
 from services.gateway.deadlines import time_left_s
-from services.gateway.leaving import abandon_when_over
+from services.gateway.leaving import abandon_when_over, when_over
 from services.gateway.relay import Relay
 from services.gateway.responses import responses
 from services.mesh.interceptors import current_request_id
@@ -22,8 +23,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     """Answers conversations."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, conversations: Admission) -> None:
+        """`conversations` bounds how many are held at once."""
         self._relay = relay
+        self._conversations = conversations
 
     async def Chat(
         self, request: chat_pb2.ChatRequest, context: Context
@@ -39,11 +42,14 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, requests: AsyncIterator[chat_pb2.ConverseRequest], context: Context
     ) -> AsyncIterator[chat_pb2.ConverseResponse]:
         """Holds a conversation."""
+        self._conversations.admit()
+        when_over(context, self._conversations.release)
         held = Converse(
             self._relay,
             requests,
             request_id=current_request_id(),
             time_left_s=lambda: time_left_s(context),
         )
+        when_over(context, held.abandon)
         async for response in held.responses():
             yield response

@@ -72,6 +72,13 @@ def gateway(
             help="Requests carried at once; more are refused with 429 and Retry-After.",
         ),
     ] = 2048,
+    max_conversations: Annotated[
+        int,
+        typer.Option(
+            envvar=f"{ENV}MAX_CONVERSATIONS",
+            help="Conversations that ChatService.Converse holds at once.",
+        ),
+    ] = 1024,
     request_timeout: Annotated[
         float,
         typer.Option(
@@ -172,6 +179,7 @@ def gateway(
                 gateway_id=default_gateway_id() if gateway_id is None else gateway_id,
                 routing_policy=routing_policy,
                 max_requests=max_requests,
+                max_conversations=max_conversations,
                 request_timeout_s=request_timeout,
                 max_attempts=max_attempts,
                 credit_window_tokens=credit_window,

@@ -1,4 +1,4 @@
-"""A conversation that the server keeps: what was said, and what is being said."""
+"""A conversation that the server keeps."""
 
 from __future__ import annotations
 
@@ -52,42 +52,10 @@ class Conversation:
             )
         return request
 
-    def add(self, messages: Iterable[mesh_chat_pb2.Message], answer: Answer) -> None:
-        """Keeps a turn and what was said in answer to it."""
+    def add(
+        self, messages: Iterable[mesh_chat_pb2.Message], answer: mesh_chat_pb2.Message | None
+    ) -> None:
+        """Keeps a turn and what was said in answer to it, if anything."""
         self._prompt.messages.extend(messages)
-        message = answer.message()
-        if message is not None:
-            self._prompt.messages.append(message)
-
-
-class Answer:
-    """An assistant message as it is put together from chunks."""
-
-    def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._reasoning: list[str] = []
-        self._calls: dict[int, mesh_chat_pb2.ToolCall] = {}
-
-    def add(self, chunk: chat_pb2.GenerationChunk) -> None:
-        """Takes the next chunk."""
-        self._texts.append(chunk.text)
-        self._reasoning.append(chunk.reasoning)
-        for delta in chunk.tool_calls:
-            call = self._calls.setdefault(delta.index, mesh_chat_pb2.ToolCall())
-            call.id = call.id or delta.id
-            call.name = call.name or delta.name
-            call.arguments += delta.arguments
-
-    def message(self) -> mesh_chat_pb2.Message | None:
-        """The message so far; None when nothing was said."""
-        text, reasoning = "".join(self._texts), "".join(self._reasoning)
-        if not text and not self._calls:
-            return None
-        message = mesh_chat_pb2.Message(
-            role=mesh_chat_pb2.ROLE_ASSISTANT,
-            content=[mesh_chat_pb2.ContentPart(text=text)] if text else [],
-            tool_calls=[self._calls[index] for index in sorted(self._calls)],
-        )
-        if reasoning:
-            message.reasoning = reasoning
-        return message
+        if answer is not None:
+            self._prompt.messages.append(answer)

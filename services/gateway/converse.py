@@ -8,18 +8,16 @@ from contextlib import aclosing
 from typing import NoReturn, TypeVar
 
 from services.gateway import validation
-from services.gateway.conversation import Answer, Conversation
+from services.gateway.answer import Answer, Response
+from services.gateway.conversation import Conversation
 from services.gateway.generation import Generation
 from services.gateway.relay import Relay
-from services.gateway.responses import chunk_of, completion_of, finish_of, start_of
 from services.mesh import status
 from services.mesh.errors import InvalidRequestError, MeshError, ProtocolError
 from tokenmesh.gateway.v1 import chat_pb2
-from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
 Request = chat_pb2.ConverseRequest
-Response = chat_pb2.ConverseResponse
 Events = Sequence[worker_pb2.SequenceEvent]
 Item = TypeVar("Item")
 
@@ -45,6 +43,12 @@ class Converse:
         self._request_id = request_id
         self._time_left_s = time_left_s
         self._frame: asyncio.Task[Request | None] | None = None
+        self._generation: Generation | None = None
+
+    def abandon(self) -> None:
+        """Ends the answer that is being given, if any."""
+        if self._generation is not None:
+            self._generation.abandon()
 
     async def responses(self) -> AsyncIterator[Response]:
         """The events of all turns, until the client sends no more.
@@ -69,58 +73,36 @@ class Converse:
                 elif kind != "interrupt":
                     _refuse(kind)
         finally:
-            if self._frame is not None:
-                self._frame.cancel()
+            await self._stop_reading()
 
     async def _answer(
         self, conversation: Conversation, turn: Request.Turn
     ) -> AsyncIterator[Response]:
         """The events of one turn. A failed one leaves the conversation as it was."""
-        answer = Answer()
-        number = turn.number
+        answer = Answer(turn.number)
         try:
             start = validation.chat_start(conversation.request(turn), self._request_id)
             async with self._relay.generate(start, time_left_s=self._time_left_s()) as generation:
-                finished: list[worker_pb2.Finished] = []
-                prompt_tokens = 0
-                async with aclosing(self._events(generation)) as steps:
+                self._generation = generation
+                async with aclosing(self._steps(generation)) as steps:
                     async for step in steps:
-                        if isinstance(step, Request):
-                            if step.WhichOneof("frame") == "interrupt":
-                                break
+                        if not isinstance(step, Request):
+                            for response in answer.take(generation, step):
+                                yield response
+                        elif step.WhichOneof("frame") == "interrupt":
+                            break
+                        else:
                             yield _refused_turn(step)
-                            continue
-                        for event in step:
-                            what = event.WhichOneof("event")
-                            if what == "chunk":
-                                chunk = chunk_of(event.chunk)
-                                answer.add(chunk)
-                                yield Response(turn_number=number, chunk=chunk)
-                            elif what == "finished":
-                                finished.append(event.finished)
-                                finish = finish_of(event.finished)
-                                yield Response(turn_number=number, finished=finish)
-                            else:
-                                prompt_tokens = event.started.prompt_tokens
-                                started = start_of(generation, event.started)
-                                yield Response(turn_number=number, started=started)
-                completion_tokens = len(generation.progress[0].token_ids)
         except MeshError as error:
-            yield Response(turn_number=number, failed=_failed(error))
+            yield Response(turn_number=turn.number, failed=_failed(error))
             return
-        conversation.add(turn.messages, answer)
-        if finished:
-            yield Response(turn_number=number, completed=completion_of(finished))
-            return
-        usage = generation_pb2.Usage(
-            prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
-        )
-        yield Response(turn_number=number, interrupted=Response.Interrupted(usage=usage))
+        conversation.add(turn.messages, answer.message())
+        yield answer.end()
 
-    async def _events(self, generation: Generation) -> AsyncGenerator[Events | Request]:
+    async def _steps(self, generation: Generation) -> AsyncGenerator[Events | Request]:
         """The events of a generation, and the frames that come meanwhile."""
         while True:
-            step = asyncio.ensure_future(_next(generation))
+            step = asyncio.create_task(_next(generation))
             try:
                 while not step.done():
                     frame = self._reading()
@@ -147,8 +129,16 @@ class Converse:
     def _reading(self) -> asyncio.Task[Request | None]:
         """The read in progress, so that one that an answer began is not lost at its end."""
         if self._frame is None:
-            self._frame = asyncio.ensure_future(_next(self._requests))
+            self._frame = asyncio.create_task(_next(self._requests))
         return self._frame
+
+    async def _stop_reading(self) -> None:
+        if self._frame is not None:
+            self._frame.cancel()
+            await asyncio.wait((self._frame,))
+        # Left open, gRPC's iterator would be closed by the garbage collector, at any time.
+        if isinstance(self._requests, AsyncGenerator):
+            await self._requests.aclose()
 
 
 async def _next(items: AsyncIterator[Item]) -> Item | None:

@@ -7,12 +7,14 @@ from typing import TypeVar
 
 import grpc
 
+from services.gateway.admission import Admission
 from services.gateway.dispatch import Dispatch
 from services.mesh import status
 from services.mesh.errors import MeshError, ModelNotFoundError, UnavailableError
 from tokenmesh.worker.v1 import worker_pb2_grpc
 
 Answer = TypeVar("Answer")
+Ask = Callable[["worker_pb2_grpc.WorkerServiceAsyncStub", str, float], Awaitable[Answer]]
 
 TIME_LIMIT_S = 30.0
 """Tokenizing the longest prompt takes far less."""
@@ -21,15 +23,16 @@ TIME_LIMIT_S = 30.0
 class Forwarding:
     """Sends a call to a worker, and to another when that one cannot be reached."""
 
-    def __init__(self, dispatch: Dispatch, *, max_attempts: int) -> None:
+    def __init__(self, dispatch: Dispatch, admission: Admission, *, max_attempts: int) -> None:
         self._dispatch = dispatch
+        self._admission = admission
         self._max_attempts = max_attempts
 
     async def call(
         self,
         model: str,
         time_left_s: float | None,
-        ask: Callable[[worker_pb2_grpc.WorkerServiceAsyncStub, str, float], Awaitable[Answer]],
+        ask: Ask[Answer],
     ) -> Answer:
         """The worker's answer.
 
@@ -39,9 +42,14 @@ class Forwarding:
             ask: makes the call with a stub, the model's own name, and a limit in seconds.
 
         Raises:
+            QueueFullError: the gateway carries as many requests as it may.
             ModelNotFoundError, NoWorkerError: as `Directory.resolve`.
             MeshError: the worker's.
         """
+        with self._admission.place():
+            return await self._call(model, time_left_s, ask)
+
+    async def _call(self, model: str, time_left_s: float | None, ask: Ask[Answer]) -> Answer:
         limit_s = TIME_LIMIT_S if time_left_s is None else min(time_left_s, TIME_LIMIT_S)
         tried: set[str] = set()
         resolution = self._dispatch.resolve(model)

@@ -182,6 +182,8 @@ class Generation:
     def _expire(self) -> None:
         error = self._deadline_error()
         self._attempt.abort(error.message, error)
+        # A client that does not read must not keep its place.
+        self._finish(error)
 
     def _deadline_error(self) -> DeadlineError:
         return DeadlineError(f"the request took longer than the {self._time_left_s:g} s it had")

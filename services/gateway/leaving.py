@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from services.gateway.generation import Generation
 
+Context = grpc.aio.ServicerContext[Any, Any]
 
-def abandon_when_over(context: grpc.aio.ServicerContext[Any, Any], generation: Generation) -> None:
-    """Ends the generation with the call.
 
-    A cancelled call may leave the generator that holds the generation suspended where it yields;
-    the worker must not go on until the garbage collector finds it.
+def when_over(context: Context, then: Callable[[], None]) -> None:
+    """Calls `then` once the call is over.
+
+    A cancelled call may leave the generator that serves it suspended where it yields, until the
+    garbage collector finds it. What must not wait for that belongs here, not in a `finally`.
     """
-    context.add_done_callback(lambda _: generation.abandon())  # type: ignore[arg-type]
+    context.add_done_callback(lambda _: then())  # type: ignore[arg-type]
+
+
+def abandon_when_over(context: Context, generation: Generation) -> None:
+    """Ends the generation with the call, so that its worker does not go on."""
+    when_over(context, generation.abandon)

@@ -164,16 +164,18 @@ def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) ->
         metrics=mesh.metrics,
         random=random,
     )
+    admission = Admission(settings.max_requests)
     relay = Relay(
         dispatch=dispatch,
-        admission=Admission(settings.max_requests),
+        admission=admission,
         limits=settings.limits(),
         request_timeout_s=settings.request_timeout_s,
         metrics=mesh.metrics,
         random=random,
     )
-    forwarding = Forwarding(dispatch, max_attempts=settings.max_attempts)
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(relay), server.grpc)
+    forwarding = Forwarding(dispatch, admission, max_attempts=settings.max_attempts)
+    conversations = Admission(settings.max_conversations, "conversations")
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(relay, conversations), server.grpc)
     completion_pb2_grpc.add_CompletionServiceServicer_to_server(
         CompletionServicer(relay), server.grpc
     )

@@ -54,6 +54,9 @@ class GatewaySettings:
     # Requests carried at once. More are refused with QUEUE_FULL. Each costs some 20 KiB, and up to
     # its credit window in text where its client reads slowly.
     max_requests: int = 2048
+    # Conversations held at once by ChatService.Converse, also while nobody speaks. Each may grow to
+    # 16 MiB.
+    max_conversations: int = 1024
     # Seconds that a request may take, and takes at most where the client names no time. Longer
     # serves slow models; shorter frees the places of clients that hang.
     request_timeout_s: float = 600.0
@@ -98,15 +101,20 @@ class GatewaySettings:
             )
         positive = {
             "--max-requests": self.max_requests,
+            "--max-conversations": self.max_conversations,
             "--request-timeout": self.request_timeout_s,
             "--max-attempts": self.max_attempts,
             "--forget-after": self.forget_after_s,
             "--breaker-faults": self.breaker.faults_to_trip,
-            "--breaker-backoff": self.breaker.initial_backoff_s,
         }
         for option, number in positive.items():
             if not number > 0:
                 raise StartError(f"{option} is {number:g}; it must be over 0")
+        if not 0 < self.breaker.initial_backoff_s <= self.breaker.max_backoff_s:
+            raise StartError(
+                f"--breaker-backoff is {self.breaker.initial_backoff_s:g}; it must be over 0 and "
+                f"up to {self.breaker.max_backoff_s:g} seconds"
+            )
         if self.credit_window_tokens < 2:
             raise StartError(
                 f"--credit-window is {self.credit_window_tokens}; it must be 2 tokens or more"

@@ -6,12 +6,15 @@ What depends on the model (its context, its capabilities) is in `requirements`.
 from __future__ import annotations
 
 from services.gateway import chat_prompts, sampling_ranges
+from services.mesh.channels import MAX_MESSAGE_BYTES
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.gateway.v1 import chat_pb2, completion_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
 MAX_MODEL_NAME_CHARACTERS = 512
 MAX_USER_CHARACTERS = 512
+MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES // 2
+"""A Start beyond what a message may hold would break the worker's stream for all its requests."""
 
 
 def chat_start(request: chat_pb2.ChatRequest, request_id: str) -> worker_pb2.Start:
@@ -20,7 +23,7 @@ def chat_start(request: chat_pb2.ChatRequest, request_id: str) -> worker_pb2.Sta
     Raises:
         InvalidRequestError: a field is missing or out of range; `field` is its path.
     """
-    _check_names(request.model, request.user)
+    _check_envelope(request)
     chat_prompts.check(request.prompt)
     sampling_ranges.check(request.sampling)
     return worker_pb2.Start(
@@ -38,7 +41,7 @@ def completion_start(request: completion_pb2.CompleteRequest, request_id: str) -
     Raises:
         InvalidRequestError: a field is missing or out of range; `field` is its path.
     """
-    _check_names(request.model, request.user)
+    _check_envelope(request)
     sampling_ranges.check(request.sampling)
     start = worker_pb2.Start(
         request_id=request_id,
@@ -75,9 +78,15 @@ def check_model_name(model: str) -> None:
         )
 
 
-def _check_names(model: str, user: str) -> None:
-    check_model_name(model)
-    if len(user) > MAX_USER_CHARACTERS:
+def _check_envelope(request: chat_pb2.ChatRequest | completion_pb2.CompleteRequest) -> None:
+    check_model_name(request.model)
+    if request.ByteSize() > MAX_REQUEST_BYTES:
+        raise InvalidRequestError(
+            f"prompt: the request may have {MAX_REQUEST_BYTES} bytes at most, "
+            f"not {request.ByteSize()}",
+            field="prompt",
+        )
+    if len(request.user) > MAX_USER_CHARACTERS:
         raise InvalidRequestError(
             f"user may have {MAX_USER_CHARACTERS} characters at most", field="user"
         )

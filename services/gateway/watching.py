@@ -86,6 +86,10 @@ class ControllerWatch:
                 self._apply(response)
         except grpc.aio.AioRpcError as error:
             return status.from_rpc_error(error).message
+        except Exception as error:
+            # Whatever a controller sends, the gateway goes on with what it knows.
+            log.exception("cannot read the controller's stream", controller=self.address)
+            return f"its stream cannot be read: {type(error).__name__}"
         return "the controller ended the stream"
 
     async def _requests(self) -> AsyncIterator[endpoint_pb2.WatchRequest]:

@@ -16,6 +16,7 @@ from tests.fakes.fake_worker import (
     failing,
     fake_model,
     hang,
+    say_hello,
     start_and_hang,
 )
 from tests.fakes.gateway_mesh import chat_request, controller, error_of, eventually, gateway
@@ -236,6 +237,25 @@ async def test_the_gateway_limits_time_and_number_of_requests(address: str) -> N
         assert (refused.code, refused.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
         assert refused.retry_after_s is not None
         assert (await patient).code == "DEADLINE_EXCEEDED"
+
+
+async def test_a_client_that_does_not_read_loses_its_place_at_the_deadline(address: str) -> None:
+    async def pour(request: FakeRequest) -> None:
+        await request.started()
+        while True:
+            await request.chunk("x" * 10_000)
+
+    async with (
+        FakeWorker([address], pour) as worker,
+        gateway(address, request_timeout_s=1.0, max_requests=1) as client,
+    ):
+        await client.wait_served(1)
+        stuck = client.chat.Chat(chat_request(), timeout=60)
+        assert (await stuck.read()).HasField("started")
+        await eventually(lambda: bool(worker.aborted))
+        worker.script = say_hello
+        assert await client.answer() == "Hello"
+        stuck.cancel()
 
 
 async def test_a_malformed_timeout_is_named(address: str) -> None:

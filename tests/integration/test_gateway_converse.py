@@ -166,6 +166,17 @@ async def test_a_client_that_leaves_aborts_the_answer() -> None:
         await eventually(lambda: not worker.running)
 
 
+async def test_conversations_are_bounded() -> None:
+    async with controller() as address, gateway(address, max_conversations=1) as client:
+        held = client.chat.Converse()
+        await held.write(opening())
+        await held.write(turn(1, "Hi"))
+        assert (await held.read()).failed.reason == "NO_WORKER"
+        error = await error_of(client.chat.Converse(aiter_of([opening()])))
+        assert error.reason == "QUEUE_FULL"
+        held.cancel()
+
+
 @pytest.mark.parametrize(
     ("frames", "code", "reason"),
     [

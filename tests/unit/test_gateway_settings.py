@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -32,6 +34,8 @@ from services.mesh.errors import StartError
         ({"grace_period_s": -1.0}, "--grace-period"),
         ({"breaker": BreakerTuning(faults_to_trip=0)}, "--breaker-faults"),
         ({"breaker": BreakerTuning(initial_backoff_s=0)}, "--breaker-backoff"),
+        ({"breaker": BreakerTuning(initial_backoff_s=9)}, "--breaker-backoff"),
+        ({"max_conversations": 0}, "--max-conversations"),
     ],
 )
 def test_what_cannot_be(settings: dict[str, Any], named: str) -> None:
@@ -45,3 +49,12 @@ def test_what_cannot_be(settings: dict[str, Any], named: str) -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "localhost:65535", "[::1]:21001", "a-b.c:80"])
 def test_addresses_that_can_be(address: str) -> None:
     assert GatewaySettings(controllers=(address,)).controllers == (address,)
+
+
+def test_a_gateway_imports_no_engine() -> None:
+    heavy = "{'torch', 'transformers', 'numpy'}"
+    script = f"import sys, services.gateway.server; print(sorted({heavy} & sys.modules.keys()))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

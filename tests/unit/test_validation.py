@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway import requirements, sampling_ranges
-from services.gateway.validation import chat_start, completion_start
+from services.gateway.validation import MAX_REQUEST_BYTES, chat_start, completion_start
 from services.mesh.errors import InvalidRequestError
 from tests.fakes.fleet import model
 from tokenmesh.gateway.v1 import chat_pb2, completion_pb2
@@ -210,6 +210,7 @@ def test_chat_prompts(prompt: str, field: str | None) -> None:
         (chat(model=""), "model"),
         (chat(model=f'model: "{"m" * 513}"'), "model"),
         (chat(f'{USER} user: "{"u" * 513}"'), "user"),
+        (complete(f'model: "m" text: "{"x" * (MAX_REQUEST_BYTES + 1)}"'), "prompt"),
         (complete('text: "a"'), "model"),
         (complete('model: "m"'), "prompt"),
         (complete('model: "m" text: ""'), None),
