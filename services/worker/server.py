@@ -69,7 +69,9 @@ class RunningWorker:
         return False
 
 
-async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
+async def serve(
+    settings: WorkerSettings, stop: asyncio.Event, metrics_registry: CollectorRegistry = REGISTRY
+) -> None:
     """Loads the engine and serves until `stop` is set or the engine breaks down.
 
     Raises:
@@ -80,9 +82,9 @@ async def serve(settings: WorkerSettings, stop: asyncio.Event) -> None:
     engine = engines.create(settings.engine_name, settings.engine)
     if not await _load(engine, stop):
         return
-    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port)
+    metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
     try:
-        async with running(settings, engine) as worker:
+        async with running(settings, engine, metrics_registry) as worker:
             await _unless(stop, worker.wait_until_attached(FIRST_LEASE_LIMIT_S))
             announce_ready(settings.ready_file, SERVICE, worker.address, metrics_server.address)
             await _first_of(stop, worker.steps)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.mesh.channels import open_channel
 from services.mesh.process import ReadyNotice, read_ready
@@ -120,7 +121,6 @@ async def until_not_serving(notice: ReadyNotice) -> None:
     ("options", "says"),
     [
         ((), "--model-path is missing"),
-        (("--model-path", "/does/not/exist"), "/does/not/exist"),
         (("--engine", "scripted", "--speed", "0"), "--speed is 0"),
     ],
 )
@@ -161,7 +161,7 @@ async def test_an_engine_that_breaks_down_ends_the_worker(
     monkeypatch.setattr(engines, "create", lambda name, settings: BrokenEngine(settings))
     ready_file = tmp_path / "ready.json"
     settings = WorkerSettings(ScriptedSettings(), port=0, controllers=(), ready_file=ready_file)
-    serving = asyncio.create_task(end_of(serve(settings, asyncio.Event())))
+    serving = asyncio.create_task(end_of(serve(settings, asyncio.Event(), CollectorRegistry())))
     async with asyncio.timeout(LIMIT_S):
         while (notice := read_ready(ready_file)) is None:
             await asyncio.sleep(0.02)
