@@ -7,7 +7,7 @@ only add), and with every controller gone the gateway serves from what it last k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 from typing import TypeVar
 
@@ -132,13 +132,18 @@ class Directory:
         return [self._workers[worker_id] for worker_id in sorted(self._workers)]
 
     def models(self) -> list[ServedModel]:
-        """All models of all workers, by name; also those whose workers all drain."""
-        by_name: dict[str, tuple[Model, int]] = {}
+        """All models of all workers, by name; also those whose workers all drain.
+
+        A model has the aliases and adapters that any of its workers has.
+        """
+        by_name: dict[str, ServedModel] = {}
         for worker in self.workers():
             for model in worker.models:
-                known, count = by_name.get(model.name, (model, 0))
-                by_name[model.name] = (known, count + (not worker.draining))
-        return [ServedModel(*by_name[name]) for name in sorted(by_name)]
+                known = by_name.get(model.name, ServedModel(model, 0))
+                by_name[model.name] = ServedModel(
+                    _joined(known.model, model), known.serving_workers + (not worker.draining)
+                )
+        return [by_name[name] for name in sorted(by_name)]
 
     def find(self, name: str) -> ServedModel | None:
         """The model that a name stands for, whether or not its workers drain; None for none."""
@@ -272,6 +277,18 @@ def _rank(name: str, model: Model) -> _Rank:
     if any(name == adapter.name for adapter in model.adapters):
         return _Rank.ADAPTER
     return _Rank.ALIAS
+
+
+def _joined(model: Model, other: Model) -> Model:
+    """The model with the aliases and adapters of both: each is served by some worker."""
+    if model.aliases == other.aliases and model.adapters == other.adapters:
+        return model
+    adapters = {each.name: each for each in (*other.adapters, *model.adapters)}
+    return replace(
+        model,
+        aliases=tuple(sorted({*model.aliases, *other.aliases})),
+        adapters=tuple(adapters[name] for name in sorted(adapters)),
+    )
 
 
 def names_of(model: Model) -> list[str]:

@@ -36,12 +36,9 @@ async def address() -> AsyncIterator[str]:
 async def test_chat_gives_started_then_chunks_then_finished_then_completed(address: str) -> None:
     async with FakeWorker([address]) as worker, gateway(address) as client:
         await client.wait_served(1)
-        responses = [
-            response
-            async for response in client.chat.Chat(
-                chat_request(seed=7), metadata=(("x-request-id", "req-me"),)
-            )
-        ]
+        call = client.chat.Chat(chat_request(seed=7), metadata=(("x-request-id", "req-me"),))
+        responses = [response async for response in call]
+        assert dict(await call.trailing_metadata())["x-request-id"] == "req-me"
     kinds = [response.WhichOneof("event") for response in responses]
     assert kinds[0] == "started"
     assert kinds[-2:] == ["finished", "completed"]

@@ -282,6 +282,15 @@ def test_a_model_that_only_draining_workers_hold_is_listed(directory: Directory)
     assert [(each.model.name, each.serving_workers) for each in directory.models()] == [("m", 0)]
 
 
+def test_a_model_is_listed_with_the_names_of_all_its_workers(directory: Directory) -> None:
+    sql, poet = model(aliases=("l",), adapters=("sql",)), model(adapters=("poet", "sql"))
+    directory.apply_snapshot("A", [worker("w", "1", sql), worker("x", "1", poet)], is_complete=True)
+    (served,) = directory.models()
+    assert served.serving_workers == 2
+    assert served.model.aliases == ("l",)
+    assert [adapter.name for adapter in served.model.adapters] == ["poet", "sql"]
+
+
 def test_a_worker_may_change_what_it_serves(directory: Directory) -> None:
     directory.apply_snapshot("A", [W], is_complete=True)
     directory.apply_delta("A", [replace(W, models=(SQL,))], [], is_complete=True)
