@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
+import grpc
 import pytest
 
+from services.mesh import status
 from services.mesh.errors import (
     InternalError,
     MeshError,
@@ -34,6 +36,10 @@ from tests.fakes.gateway_mesh import (
     gateway,
 )
 from tokenmesh.worker.v1 import worker_pb2
+
+
+LOADS = 20
+DEATHS = 5
 
 
 @pytest.fixture
@@ -198,8 +204,9 @@ async def _outcome(client: Client) -> str:
     try:
         async for response in call:
             text += response.chunk.text
-    except Exception as error:
-        return type(error).__name__
+    except grpc.aio.AioRpcError as error:
+        failure = status.from_rpc_error(error)
+        return f"{failure.code} {failure.reason}"
     return text
 
 
@@ -321,3 +328,31 @@ async def test_shortest_queue_spreads_what_hangs(address: str) -> None:
         for call in calls:
             call.cancel()
         await eventually(lambda: not any(worker.running for worker in workers))
+
+
+async def test_nothing_is_left_behind_when_workers_die_under_load(address: str) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(FakeWorker([address], worker_id="survivor"))
+        client = await stack.enter_async_context(gateway(address))
+        await client.wait_served(1)
+        stop = asyncio.Event()
+        outcomes: list[str] = []
+
+        async def load() -> None:
+            while not stop.is_set():
+                outcomes.append(await _outcome(client))
+
+        loads = [asyncio.create_task(load()) for _ in range(LOADS)]
+        for number in range(DEATHS):
+            async with FakeWorker([address], worker_id=f"mortal-{number}") as mortal:
+                await eventually(lambda mortal=mortal: len(mortal.starts) > 20)  # type: ignore[misc]
+        stop.set()
+        await asyncio.gather(*loads)
+        await eventually(
+            lambda: client.metric("tokenmesh_gateway_requests_running", model=MODEL) == 0
+        )
+        assert await client.answer() == "Hello"
+    told = [outcome for outcome in outcomes if outcome != "Hello"]
+    assert set(told) <= {"UNAVAILABLE WORKER_LOST"}
+    assert len(told) <= LOADS * DEATHS
+    assert len(outcomes) > len(told)
