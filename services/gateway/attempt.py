@@ -25,8 +25,8 @@ class AttemptOwner(Protocol):
         """Puts a frame on the stream."""
         ...
 
-    def note_started(self) -> None:
-        """The worker has begun to answer."""
+    def note_success(self) -> None:
+        """The worker does what it was asked."""
         ...
 
     def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
@@ -94,14 +94,16 @@ class Attempt:
             return
         kind = event.WhichOneof("event")
         if kind == "chunk":
+            if event.number == 1:
+                self._owner.note_success()
             numbers[index] += 1
         elif kind == "started":
             numbers[index] += 1
-            self._owner.note_started()
         elif kind == "finished":
             numbers[index] = _ENDED
             self._unfinished -= 1
             if not self._unfinished:
+                self._owner.note_success()
                 self._end(None)
         elif kind == "failed":
             self._unfinished -= 1
@@ -121,11 +123,11 @@ class Attempt:
                 worker_pb2.GenerateRequest(request_key=self.request_key, credit=credit)
             )
 
-    def abort(self, reason: str, error: MeshError | None = None) -> None:
-        """Gives the request up at the worker. `error` is for who waits in `take`."""
+    def abort(self, error: MeshError) -> None:
+        """Gives the request up at the worker. Whoever waits in `take` gets the error."""
         if self.is_over:
             return
-        abort = worker_pb2.Abort(reason=reason)
+        abort = worker_pb2.Abort(reason=error.message)
         self._owner.send(worker_pb2.GenerateRequest(request_key=self.request_key, abort=abort))
         self._error = error
         self._end(None)

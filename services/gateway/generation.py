@@ -19,6 +19,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.progress import ChoiceProgress
 from services.gateway.request_record import RequestRecord
 from services.mesh.errors import (
+    AbortedError,
     DeadlineError,
     MeshError,
     ModelNotFoundError,
@@ -139,7 +140,7 @@ class Generation:
             return
         self._is_over = True
         self._timer.cancel()
-        self._attempt.abort("the client left")
+        self._attempt.abort(AbortedError("the client left"))
         self._admission.release()
         tokens = sum(len(choice.token_ids) for choice in self.progress)
         self._record.end(error, completion_tokens=tokens, was_left=self._unfinished > 0)
@@ -167,7 +168,8 @@ class Generation:
     def _retry(self, error: MeshError) -> None:
         """Starts the request on another worker, or raises the error where that must not be."""
         if (
-            self._has_delivered_tokens
+            self._is_over
+            or self._has_delivered_tokens
             or not isinstance(error, RETRYABLE)
             or len(self._tried) >= self._limits.max_attempts
         ):
@@ -181,7 +183,7 @@ class Generation:
 
     def _expire(self) -> None:
         error = self._deadline_error()
-        self._attempt.abort(error.message, error)
+        self._attempt.abort(error)
         # A client that does not read must not keep its place.
         self._finish(error)
 

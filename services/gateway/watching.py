@@ -84,6 +84,11 @@ class ControllerWatch:
         try:
             async for response in stub.Watch(self._requests()):
                 self._apply(response)
+        except asyncio.CancelledError:
+            # grpc.aio raises it also for a call that it has cancelled by itself.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return "the stream was cancelled"
         except grpc.aio.AioRpcError as error:
             return status.from_rpc_error(error).message
         except Exception as error:

@@ -122,8 +122,8 @@ class WorkerLink:
         self._unsent.append(frame)
         self._has_unsent.set()
 
-    def note_started(self) -> None:
-        """The worker has begun to answer a request."""
+    def note_success(self) -> None:
+        """The worker does what it was asked."""
         self.breaker.succeed()
 
     def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
@@ -156,6 +156,11 @@ class WorkerLink:
                     attempt = running.get(event.request_key)
                     if attempt is not None:
                         attempt.receive(event)
+        except asyncio.CancelledError:
+            # grpc.aio raises it also for a call that it has cancelled by itself.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return self._lost("its stream was cancelled")
         except grpc.aio.AioRpcError as error:
             return self._lost(status.from_rpc_error(error).message)
         except Exception as error:

@@ -37,7 +37,6 @@ from tests.fakes.gateway_mesh import (
 )
 from tokenmesh.worker.v1 import worker_pb2
 
-
 LOADS = 20
 DEATHS = 5
 

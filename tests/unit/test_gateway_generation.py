@@ -1,0 +1,163 @@
+"""A generation whose worker, client and deadline meet at awkward moments."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.gateway.admission import Admission
+from services.gateway.attempt import Attempt
+from services.gateway.directory import Resolution
+from services.gateway.dispatch import Dispatch
+from services.gateway.generation import Generation, GenerationLimits
+from services.gateway.metrics import GatewayMetrics
+from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
+from tests.fakes.fleet import model, worker
+from tokenmesh.worker.v1 import worker_pb2
+
+
+class Link:
+    """A worker's stream that keeps what is sent."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self.sent: list[worker_pb2.GenerateRequest] = []
+        self.attempts: list[Attempt] = []
+
+    def start(self, start: worker_pb2.Start, choices: int) -> Attempt:
+        self.attempts.append(Attempt(self, len(self.attempts), choices))
+        return self.attempts[-1]
+
+    def send(self, frame: worker_pb2.GenerateRequest) -> None:
+        self.sent.append(frame)
+
+    def note_success(self) -> None:
+        pass
+
+    def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
+        pass
+
+
+class Workers:
+    """Picks each link once, in order."""
+
+    def __init__(self, *links: Link) -> None:
+        self.links = links
+
+    def resolve(self, name: str) -> Resolution:
+        return Resolution(name, model(name), [worker()])
+
+    def pick(self, resolution: Resolution, tried: Any = ()) -> Link:
+        for link in self.links:
+            if link.worker_id not in tried:
+                return link
+        raise NoWorkerError("nobody is left")
+
+
+def generation(
+    *links: Link, admission: Admission, time_left_s: float = 60.0, window_tokens: int = 4
+) -> Generation:
+    return Generation(
+        worker_pb2.Start(model="m", text="Hi"),
+        time_left_s=time_left_s,
+        dispatch=cast("Dispatch", Workers(*links)),
+        admission=admission,
+        limits=GenerationLimits(max_attempts=3, credit_window_tokens=window_tokens),
+        metrics=GatewayMetrics(CollectorRegistry()),
+        random=Random(1),
+    )
+
+
+def chunk(number: int, text: str, *token_ids: int) -> worker_pb2.SequenceEvent:
+    body = worker_pb2.Chunk(text=text, token_ids=token_ids)
+    return worker_pb2.SequenceEvent(number=number, chunk=body)
+
+
+STARTED = worker_pb2.SequenceEvent(started=worker_pb2.Started(prompt_tokens=3))
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission(10)
+
+
+async def test_nothing_is_retried_once_the_time_is_up(admission: Admission) -> None:
+    """The worker is lost while the client does not read, and then the deadline passes."""
+    first, second = Link("a"), Link("b")
+    running = generation(first, second, admission=admission, time_left_s=0.01)
+    async with running:
+        first.attempts[0].lose(WorkerLostError("gone"))
+        async with asyncio.timeout(10):
+            while admission.running:
+                await asyncio.sleep(0.005)
+        with pytest.raises(WorkerLostError):
+            await anext(running)
+    assert not second.attempts
+
+
+async def test_a_waiting_reader_learns_that_it_was_abandoned(admission: Admission) -> None:
+    link = Link("a")
+    running = generation(link, admission=admission)
+    async with running:
+        reading = asyncio.ensure_future(anext(running))
+        await asyncio.sleep(0)
+        running.abandon()
+        with pytest.raises(MeshError, match="left"):
+            await reading
+    assert [frame.WhichOneof("frame") for frame in link.sent] == ["abort"]
+    assert admission.running == 0
+
+
+async def test_what_came_before_the_deadline_is_delivered_first(admission: Admission) -> None:
+    link = Link("a")
+    running = generation(link, admission=admission, time_left_s=0.01)
+    async with running:
+        link.attempts[0].receive(STARTED)
+        link.attempts[0].receive(chunk(1, "Hel", 1))
+        async with asyncio.timeout(10):
+            while admission.running:
+                await asyncio.sleep(0.005)
+        delivered = await anext(running)
+        assert [event.chunk.text for event in delivered] == ["", "Hel"]
+        with pytest.raises(DeadlineError):
+            await anext(running)
+
+
+async def test_progress_is_what_the_client_has_received(admission: Admission) -> None:
+    link = Link("a")
+    running = generation(link, admission=admission)
+    async with running:
+        for event in (STARTED, chunk(1, "né", 1, 2), chunk(2, "", 3), chunk(3, "o", 4)):
+            link.attempts[0].receive(event)
+        await anext(running)
+        link.attempts[0].receive(chunk(4, "not yet", 5))
+        (progress,) = running.progress
+        assert progress.token_ids == [1, 2, 3, 4]
+        assert progress.next_number == 4
+        assert progress.delivered_bytes == len("néo".encode())
+
+
+async def test_credit_comes_back_once_half_of_it_is_used(admission: Admission) -> None:
+    link = Link("a")
+    running = generation(link, admission=admission, window_tokens=4)
+    async with running:
+        link.attempts[0].receive(STARTED)
+        granted = 4
+        for number in range(1, 20):
+            link.attempts[0].receive(chunk(number, "x", number))
+            await anext(running)
+            credits_ = [f.credit.tokens for f in link.sent if f.HasField("credit")]
+            assert number < granted + sum(credits_) <= number + 4
+
+
+async def test_a_time_that_is_up_already_starts_nothing(admission: Admission) -> None:
+    link = Link("a")
+    with pytest.raises(DeadlineError):
+        async with generation(link, admission=admission, time_left_s=0.0):
+            pass
+    assert not link.attempts
+    assert admission.running == 0
