@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
+from operator import itemgetter
 from typing import TypeVar
 
 from services.gateway.controller_view import ControllerView
@@ -50,8 +51,8 @@ class ServedModel:
 class Resolution:
     """What a name that a client asked for stands for.
 
-    `name` is the model's or the adapter's own name; `workers` take requests for it just now and are
-    never empty.
+    `name` is the model's or the adapter's own name; `workers` take requests for it just now; they
+    are in the order of their worker ids, and never empty.
     """
 
     name: str
@@ -169,7 +170,7 @@ class Directory:
             raise self._missing(name)
         serving = [
             (worker, model)
-            for worker_id, model in holders.items()
+            for worker_id, model in sorted(holders.items(), key=itemgetter(0))
             if not (worker := self._workers[worker_id]).draining
         ]
         if not serving:

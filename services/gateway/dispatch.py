@@ -69,7 +69,7 @@ class Dispatch:
         policy = self._policies.get(resolution.model.name)
         if policy is None:
             policy = self._policies[resolution.model.name] = self._make_policy()
-        candidates = [links[worker_id].candidate() for worker_id in sorted(links)]
+        candidates = [link.candidate() for link in links.values()]
         chosen = policy.choose(candidates, self._random)
         self._choices.labels(self._policy_name, chosen.worker_id).inc()
         return links[chosen.worker_id]
