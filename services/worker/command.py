@@ -109,7 +109,7 @@ def worker(
         int | None,
         typer.Option(
             envvar=f"{ENV}THREADS",
-            help="CPU threads that compute. All cores but one by default.",
+            help="CPU threads that compute. All cores by default.",
             rich_help_panel=MODEL,
         ),
     ] = None,

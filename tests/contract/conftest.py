@@ -28,7 +28,11 @@ def _settings(engine: str) -> Any:
             context_length_tokens=CONTEXT_TOKENS,
         )
     return EngineSettings(
-        str(checkpoint()), device="cpu", max_running=MAX_RUNNING, max_waiting=MAX_WAITING
+        str(checkpoint()),
+        device="cpu",
+        threads=1,
+        max_running=MAX_RUNNING,
+        max_waiting=MAX_WAITING,
     )
 
 

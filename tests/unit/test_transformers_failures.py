@@ -25,7 +25,9 @@ PLAIN: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True, "temperature": 0.
 
 
 def engine(**settings: Any) -> TransformersEngine:
-    return TransformersEngine(EngineSettings(str(checkpoint()), device="cpu", **settings))
+    return TransformersEngine(
+        EngineSettings(str(checkpoint()), device="cpu", threads=1, **settings)
+    )
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, effect: Callable[[torch.Tensor], torch.Tensor]) -> None:

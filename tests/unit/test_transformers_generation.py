@@ -51,7 +51,7 @@ def generate(folder: Path, prompt: str) -> list[int]:
 
 
 def engine(folder: Path, **settings: Any) -> TransformersEngine:
-    return TransformersEngine(EngineSettings(str(folder), device="cpu", **settings))
+    return TransformersEngine(EngineSettings(str(folder), device="cpu", threads=1, **settings))
 
 
 GREEDY = {"temperature": 0.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": NEW_TOKENS}

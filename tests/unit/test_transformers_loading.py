@@ -27,7 +27,9 @@ from tests.models import CONTEXT_TOKENS, checkpoint, edit_config
 
 
 async def refusal(path: Path | str, **settings: Any) -> str:
-    engine = TransformersEngine(EngineSettings(str(path), **{"device": "cpu"} | settings))
+    engine = TransformersEngine(
+        EngineSettings(str(path), **{"device": "cpu", "threads": 1} | settings)
+    )
     with pytest.raises(StartError) as refused:
         await engine.start()
     await engine.stop()
@@ -148,7 +150,9 @@ class TestDescription:
     async def test_names_defaults_and_limits(self, tmp_path: Path) -> None:
         folder = tmp_path / "my-model"
         shutil.copytree(checkpoint(), folder)
-        engine = TransformersEngine(EngineSettings(str(folder), device="cpu", max_running=2))
+        engine = TransformersEngine(
+            EngineSettings(str(folder), device="cpu", threads=1, max_running=2)
+        )
         async with running(engine):
             (model,) = engine.models
         assert (model.name, model.aliases) == ("my-model", ())
@@ -171,11 +175,15 @@ class TestDescription:
             rope_parameters=rope,
             original_max_position_embeddings=128,
         )
-        async with running(TransformersEngine(EngineSettings(str(folder), device="cpu"))) as client:
+        async with running(
+            TransformersEngine(EngineSettings(str(folder), device="cpu", threads=1))
+        ) as client:
             assert client.engine.models[0].context_length_tokens == 128
 
     async def test_aliases_answer_too(self) -> None:
-        settings = EngineSettings(str(checkpoint()), model_names=("a", "b"), device="cpu")
+        settings = EngineSettings(
+            str(checkpoint()), model_names=("a", "b"), device="cpu", threads=1
+        )
         async with running(TransformersEngine(settings)) as client:
             output = await client.run(own={"model": "b"}, max_tokens=2, ignore_eos=True)
         assert output.finished.completion_tokens == 2
@@ -188,7 +196,7 @@ class TestDescription:
         path = folder / "generation_config.json"
         given = {"max_new_tokens": 7, "top_k": 1, "temperature": 1.5, "do_sample": True}
         path.write_text(json.dumps(json.loads(path.read_text()) | given))
-        settings = EngineSettings(str(folder), device="cpu")
+        settings = EngineSettings(str(folder), device="cpu", threads=1)
         async with running(TransformersEngine(settings)) as client:
             silent = await client.run(seed=1, ignore_eos=True)
             greedy = await client.run(temperature=0.0, ignore_eos=True)

@@ -149,12 +149,12 @@ async def test_a_template_file_makes_a_checkpoint_chat(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(checkpoint(), folder)
     (folder / "chat_template.jinja").unlink()
-    settings = EngineSettings(str(folder), device="cpu")
+    settings = EngineSettings(str(folder), device="cpu", threads=1)
     async with running(TransformersEngine(settings)) as client:
         assert "CHAT" not in client.engine.models[0].capabilities
         with pytest.raises(UnsupportedError):
             await client.submit(ChatPrompt(HELLO))
-    settings = EngineSettings(str(folder), device="cpu", chat_template_path=template)
+    settings = EngineSettings(str(folder), device="cpu", threads=1, chat_template_path=template)
     async with running(TransformersEngine(settings)) as client:
         assert "CHAT" in client.engine.models[0].capabilities
         output = await client.run(ChatPrompt(HELLO), max_tokens=2, ignore_eos=True)

@@ -73,15 +73,10 @@ def release_cached(device: torch.device) -> None:
 
 
 def default_threads() -> int:
-    """All cores but one.
-
-    torch's threads wait for each other by spinning. Where the service's own event loop takes one of
-    their cores, each of a step's many operations waits for a turn of the operating system's
-    scheduler, milliseconds instead of microseconds.
-    """
+    """All cores that this process may use."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, min(cores, _quota_cores(cores)) - 1)
+    return max(1, min(cores, _quota_cores(cores)))
 
 
 def _count(kind: str) -> int:

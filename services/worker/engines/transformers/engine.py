@@ -6,6 +6,7 @@ This module imports no torch: the engine's thread does, when it loads the model.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -184,6 +185,11 @@ class TransformersEngine:
         assembly.step_loop.run()
 
     def _assemble(self) -> Assembly:
+        # Read once, when torch is loaded. By default torch's threads wait for each other by
+        # spinning. Where anything else wants a core, such as our own event loop, each of a step's
+        # hundreds of operations then waits for a turn of the operating system's scheduler: a
+        # tenth of the speed, against a quarter less on an idle machine for waiting asleep.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         try:
             from services.worker.engines.transformers.assembly import assemble
         except ModuleNotFoundError as error:
