@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from services.worker.engines.base import FinishReason
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from tests.contract.engine_client import running
+from tests.contract.engine_client import EngineClient, running
 from tests.models import checkpoint
 
 NEW_TOKENS = 40
@@ -54,6 +54,10 @@ def engine(folder: Path, **settings: Any) -> TransformersEngine:
     return TransformersEngine(EngineSettings(str(folder), device="cpu", threads=1, **settings))
 
 
+def _has_gone_on(client: EngineClient, key: Hashable, steps: int) -> Callable[[], bool]:
+    return lambda: len(client.steps) > steps or client.output(key).is_over
+
+
 GREEDY = {"temperature": 0.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": NEW_TOKENS}
 
 
@@ -71,7 +75,7 @@ async def test_greedy_tokens_equal_generate_in_mixed_batches(model_type: str) ->
             keys.append(await client.submit(prompt, **GREEDY))
             steps = len(client.steps)
             if number % 2:
-                await client.until(lambda steps=steps: len(client.steps) > steps + 3)  # type: ignore[misc]
+                await client.until(_has_gone_on(client, keys[-1], steps + 3))
         outputs = [await client.end_of(key) for key in keys]
     assert [output.token_ids for output in outputs] == expected
 

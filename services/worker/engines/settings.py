@@ -68,8 +68,8 @@ class EngineSettings:
     prompts sooner; fewer keep the time between the tokens of running sequences even."""
 
     threads: int | None = None
-    """CPU threads that compute. Default: all cores, or what a container may use of them. Fewer leave
-    room for others on the machine; for models of a few million parameters 1 is as fast."""
+    """CPU threads that compute. Default: all cores, or what a container may use of them. Fewer
+    leave room for others on the machine; for models of a few million parameters 1 is as fast."""
 
     chat_template_path: Path | None = None
     """A file with a Jinja chat template that replaces the checkpoint's own."""
