@@ -41,6 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
     taken_at = datetime.now(UTC)
     results = {"taken_at": taken_at.isoformat(timespec="seconds"), "machine": machine.describe()}
+    if machine.is_busy():
+        print("This machine is busy with something else: the numbers will tell more of that.")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runs = runner.run(_take(scenarios.take_all()))
         if arguments.litellm is not None:

@@ -47,6 +47,11 @@ def describe() -> dict[str, Any]:
     }
 
 
+def is_busy() -> bool:
+    """Whether a quarter of the machine or more has been at work in the last minute."""
+    return os.getloadavg()[0] > len(os.sched_getaffinity(0)) / 4
+
+
 def cpu_time_s(process_id: int) -> float:
     """Processor time that a process has used so far, in seconds."""
     after_name = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()

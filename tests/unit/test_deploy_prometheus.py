@@ -61,6 +61,13 @@ def test_a_rule_cannot_hide_that_it_finds_nothing(rule: monitoring.Rule) -> None
     assert not monitoring.HIDES_EMPTINESS.search(rule.expr)
 
 
+def test_the_documents_name_alerts_that_exist() -> None:
+    text = (monitoring.ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"alert `(\w+)`", text))
+    assert named
+    assert named <= {alert.name for alert in ALERTS}
+
+
 def test_every_signal_is_used_and_recorded_once() -> None:
     names = [rule.name for rule in RULES]
     assert len(names) == len(set(names))
