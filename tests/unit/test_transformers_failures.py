@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from services.mesh.errors import InternalError, OutOfMemoryError, UnavailableError
+from services.mesh.errors import InternalError, OutOfMemoryError, StartError, UnavailableError
 from services.worker.engines.base import FinishReason, StepOutput
 from services.worker.engines.settings import EngineSettings
-from services.worker.engines.transformers import TransformersEngine
+from services.worker.engines.transformers import TransformersEngine, assembly
+from services.worker.engines.transformers import engine as engine_module
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.outbox import Outbox
 from services.worker.engines.transformers.output import Output
@@ -160,6 +162,25 @@ async def test_an_outbox_wakes_its_filler_once_there_is_room() -> None:
     assert woken == [True]
     assert not outbox.is_full
     assert [each async for each in outbox] == []
+
+
+async def test_an_engine_that_still_loads_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> Any:
+        loading.set()
+        go_on.wait(LIMIT_S)
+        raise StartError("too late")
+
+    monkeypatch.setattr(assembly, "assemble", slow)
+    monkeypatch.setattr(engine_module, "STOP_LIMIT_S", 0.01)
+    one = engine()
+    start = asyncio.create_task(one.start())
+    await asyncio.to_thread(loading.wait, LIMIT_S)
+    start.cancel()
+    await one.stop()
+    assert [each async for each in one.steps()] == []
+    go_on.set()
 
 
 async def test_an_engine_that_has_not_started_serves_nothing() -> None:

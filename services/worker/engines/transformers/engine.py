@@ -48,6 +48,10 @@ T = TypeVar("T")
 UNREAD_STEPS = 64
 """Steps that may lie unread before the engine waits for its consumer."""
 
+STOP_LIMIT_S = 5.0
+"""How long `stop` waits for the running step. A model that is still loading cannot be interrupted;
+its thread does not keep the process from ending."""
+
 
 class TransformersEngine:
     """Serves one checkpoint. See services.worker.engines.base.Engine for each method."""
@@ -102,11 +106,16 @@ class TransformersEngine:
         self._is_serving = True
 
     async def stop(self) -> None:
-        """Ends the thread, the steps, and what still runs. A second call changes nothing."""
+        """Ends the thread, the steps, and what still runs, within STOP_LIMIT_S.
+
+        A second call changes nothing.
+        """
         self._is_serving = False
         self._commands.put(commands.Stop())
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, STOP_LIMIT_S)
+            if self._thread.is_alive():
+                log.warning("the engine is left behind: it still loads, or computes a long step")
             self._outbox.close()
             self._thread = None
         self._reading.shutdown(wait=False, cancel_futures=True)
