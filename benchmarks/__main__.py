@@ -47,6 +47,7 @@ def main() -> None:
         runs = runner.run(_take(scenarios.take_all()))
         if arguments.litellm is not None:
             runs += runner.run(_take(litellm.take_all(arguments.litellm)))
+    RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"{taken_at:%Y-%m-%d-%H%M}.json"
     target.write_text(json.dumps(results | {"runs": runs}, indent=1) + "\n")
     text = report.markdown(json.loads(target.read_text()))
