@@ -28,6 +28,16 @@ beyond it: there are few for each request."""
 
 PROBE_DEADLINE_S = 2.0
 
+# What a worker may send ahead of the gateway. By default gRPC lets this grow to megabytes, which is
+# seconds of tokens that wait in buffers when a gateway is busier than its workers. With little, the
+# worker notices, and its steps take more sequences at once. It still carries the tokens of some
+# thousand sequences over a millisecond's round trip.
+SEND_AHEAD_BYTES = 32 * 1024
+CHANNEL_OPTIONS = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", SEND_AHEAD_BYTES),
+)
+
 OnTrip = Callable[["WorkerLink", MeshError], None]
 
 
@@ -47,7 +57,7 @@ class WorkerLink:
         self.is_draining = worker.draining
         self.breaker = Breaker(tuning)
         self._on_trip = on_trip
-        self._channel = open_channel(worker.address)
+        self._channel = open_channel(worker.address, CHANNEL_OPTIONS)
         self.stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._load = Load()
         self._in_flight_at_report = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -36,6 +38,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to "host:port". Connects when first used; close it when done."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def open_channel(address: str, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+    """A channel to "host:port". Connects when first used; close it when done.
+
+    `options` are gRPC channel arguments beside those that every channel has.
+    """
+    return grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, *options))
