@@ -58,22 +58,22 @@ class Talk:
         self._note(f"{self.model}. /help tells what can be typed; Ctrl-D leaves.")
         while True:
             try:
-                meaning = understand(lines.prompt(PROMPT))
+                match understand(lines.prompt(PROMPT)):
+                    case Question(text):
+                        self._turn(text)
+                    case Order(Verb.EXIT):
+                        return
+                    case Order(verb, argument):
+                        self._obey(verb, argument)
+                    case Unknown(word):
+                        self._note(f"{word} is no order; /help lists them.")
+                    case None:
+                        pass
             except KeyboardInterrupt:
+                # Ends what is typed or answered, never the conversation.
                 continue
             except EOFError:
                 return
-            match meaning:
-                case Question(text):
-                    self._turn(text)
-                case Order(Verb.EXIT):
-                    return
-                case Order(verb, argument):
-                    self._obey(verb, argument)
-                case Unknown(word):
-                    self._note(f"{word} is no order; /help lists them.")
-                case None:
-                    pass
 
     def _obey(self, verb: Verb, argument: str) -> None:
         if verb is Verb.HELP:
@@ -91,6 +91,7 @@ class Talk:
         try:
             self._answer()
         except KeyboardInterrupt:
+            self._note("interrupted")
             if self.conversation.turns[-1].role == "user":
                 self.conversation.take_back()
         except grpc.RpcError as error:
@@ -117,11 +118,10 @@ class Talk:
             answer.interrupt()
             if answer.text:
                 self.conversation.answer(answer.text)
-            print()
-            self._note("interrupted")
             raise
+        finally:
+            print()
         self.conversation.answer(answer.text)
-        print()
         self._tell_speed(answer)
 
     def _tell_speed(self, answer: Answer) -> None:
