@@ -27,9 +27,8 @@ from tests.models import CONTEXT_TOKENS, checkpoint, edit_config
 
 
 async def refusal(path: Path | str, **settings: Any) -> str:
-    engine = TransformersEngine(
-        EngineSettings(str(path), **{"device": "cpu", "threads": 1} | settings)
-    )
+    given: dict[str, Any] = {"device": "cpu", "threads": 1} | settings
+    engine = TransformersEngine(EngineSettings(str(path), **given))
     with pytest.raises(StartError) as refused:
         await engine.start()
     await engine.stop()
