@@ -7,6 +7,7 @@ import typer
 from services.cli import chat, draining, listing, up
 from services.controller.command import controller
 from services.gateway.command import gateway
+from services.mesh.options import ENVIRONMENT_PREFIX, HELP_OPTIONS
 from services.worker.command import worker
 
 app = typer.Typer(
@@ -17,7 +18,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
-    context_settings={"auto_envvar_prefix": "TOKENMESH", "help_option_names": ["-h", "--help"]},
+    context_settings={
+        "auto_envvar_prefix": ENVIRONMENT_PREFIX,
+        "help_option_names": HELP_OPTIONS,
+    },
 )
 
 USE = "Use a mesh"

@@ -17,9 +17,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from services.cli import notice
-from services.cli.options import DEFAULT_CONTROLLER, DEFAULT_URL
+from services.cli.options import DEFAULT_URL
 from services.mesh import status
 from services.mesh.channels import CHANNEL_OPTIONS
+from services.mesh.options import DEFAULT_CONTROLLER
 
 CALL_LIMIT_S = 30.0
 HTTPS_PORT = 443

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from services.mesh.options import DEFAULT_CONTROLLER
+
 DEFAULT_URL = "http://127.0.0.1:8000"
-DEFAULT_CONTROLLER = "127.0.0.1:21001"
 
 # The help of the program tells how environment variables are called: a column of them would leave
 # no room for what the options mean.

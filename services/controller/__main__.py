@@ -1,7 +1,6 @@
 """`python -m services.controller`."""
 
-import typer
-
 from services.controller.command import controller
+from services.mesh.options import program
 
-typer.run(controller)
+program(controller)()

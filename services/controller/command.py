@@ -2,103 +2,62 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from services.mesh.logs import Level, LogFormat
+from services.mesh import options
 
-ENV = "TOKENMESH_CONTROLLER_"
+WorkerOption = partial(typer.Option, rich_help_panel="Workers")
 
 
 def controller(
     *,
-    host: Annotated[
-        str,
-        typer.Option(
-            envvar=f"{ENV}HOST",
-            help="Address to listen on. 0.0.0.0 for all; the port asks for no key.",
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(envvar=f"{ENV}PORT", help="Port for gRPC. 0 takes a free one.")
-    ] = 21001,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            envvar=f"{ENV}METRICS_PORT",
-            help="Port for Prometheus, at /metrics. 0 takes a free one; the log tells which.",
-        ),
-    ] = 0,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 21001,
     controller_id: Annotated[
         str | None,
-        typer.Option(
+        options.NetworkOption(
             "--id",
-            envvar=f"{ENV}ID",
+            envvar="TOKENMESH_CONTROLLER_ID",
             help="Name of this controller, unique among replicas. The host name by default.",
         ),
     ] = None,
     lease_ttl: Annotated[
         float,
-        typer.Option(
-            envvar=f"{ENV}LEASE_TTL",
+        WorkerOption(
             help="Seconds that a silent worker keeps its place. Shorter notices a dead worker "
             "sooner; longer forgives pauses. At least twice the heartbeat interval.",
         ),
     ] = 6.0,
     heartbeat_interval: Annotated[
         float,
-        typer.Option(
-            envvar=f"{ENV}HEARTBEAT_INTERVAL",
+        WorkerOption(
             help="Seconds between two heartbeats of a worker. Shorter keeps the load that gateways "
             "route by fresher; each costs a message to every gateway.",
         ),
     ] = 2.0,
     dial_limit: Annotated[
-        float,
-        typer.Option(
-            envvar=f"{ENV}DIAL_LIMIT",
-            help="Seconds that a new worker's address may take to answer.",
-        ),
+        float, WorkerOption(help="Seconds that a new worker's address may take to answer.")
     ] = 2.0,
     command_limit: Annotated[
-        float,
-        typer.Option(
-            envvar=f"{ENV}COMMAND_LIMIT",
-            help="Seconds that a worker may take to confirm a drain or a resume.",
-        ),
+        float, WorkerOption(help="Seconds that a worker may take to confirm a drain or a resume.")
     ] = 10.0,
     adapter_limit: Annotated[
         float,
-        typer.Option(
-            envvar=f"{ENV}ADAPTER_LIMIT",
+        WorkerOption(
             help="Seconds that a worker may take to load or unload an adapter, download included.",
         ),
     ] = 300.0,
-    max_workers: Annotated[
-        int, typer.Option(envvar=f"{ENV}MAX_WORKERS", help="Workers taken on at most.")
-    ] = 10_000,
+    max_workers: Annotated[int, options.LimitOption(help="Workers taken on at most.")] = 10_000,
     max_watchers: Annotated[
-        int, typer.Option(envvar=f"{ENV}MAX_WATCHERS", help="Gateways that may watch at most.")
+        int, options.LimitOption(help="Gateways that may watch at most.")
     ] = 1_000,
-    ready_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=f"{ENV}READY_FILE",
-            help="File to write, as JSON, once the controller serves: process id and addresses.",
-        ),
-    ] = None,
-    log_level: Annotated[
-        Level, typer.Option(envvar=f"{ENV}LOG_LEVEL", help="The least that is logged.")
-    ] = "info",
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(
-            envvar=f"{ENV}LOG_FORMAT",
-            help="console is for people, json for machines; auto takes what fits standard error.",
-        ),
-    ] = "auto",
+    metrics_port: options.MetricsPort = 0,
+    ready_file: options.ReadyFile = None,
+    log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = "auto",
 ) -> None:
     """Run a controller: the control plane that knows which worker serves which model.
 

@@ -1,7 +1,6 @@
 """`python -m services.gateway`."""
 
-import typer
-
 from services.gateway.command import gateway
+from services.mesh.options import program
 
-typer.run(gateway)
+program(gateway)()

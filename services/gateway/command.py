@@ -2,151 +2,93 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from services.mesh.logs import Level, LogFormat
+from services.mesh import options
 
-ENV = "TOKENMESH_GATEWAY_"
+RoutingOption = partial(typer.Option, rich_help_panel="Routing and failures")
 
 
 def gateway(
     *,
-    host: Annotated[
-        str,
-        typer.Option(
-            envvar=f"{ENV}HOST",
-            help="Address to listen on. 0.0.0.0 for all; the port asks for no key.",
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(envvar=f"{ENV}PORT", help="Port for gRPC. 0 takes a free one.")
-    ] = 21003,
+    controller: options.Controllers = None,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 21003,
     reuse_port: Annotated[
         bool,
-        typer.Option(
+        options.NetworkOption(
             "--reuse-port",
-            envvar=f"{ENV}REUSE_PORT",
             help="Share the port with other gateway processes of this machine that say so too: "
             "one process uses one core.",
         ),
     ] = False,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            envvar=f"{ENV}METRICS_PORT",
-            help="Port for Prometheus, at /metrics. 0 takes a free one; the log tells which.",
-        ),
-    ] = 0,
-    controller: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar=f"{ENV}CONTROLLER",
-            metavar="HOST:PORT",
-            help="Controller to watch. Give it once for each controller.  [default: "
-            "127.0.0.1:21001]",
-        ),
-    ] = None,
     gateway_id: Annotated[
         str | None,
-        typer.Option(
+        options.NetworkOption(
             "--id",
-            envvar=f"{ENV}ID",
+            envvar="TOKENMESH_GATEWAY_ID",
             help="Name of this gateway in the controllers' logs. Host and process by default.",
         ),
     ] = None,
     routing_policy: Annotated[
         str,
-        typer.Option(
-            envvar=f"{ENV}ROUTING_POLICY",
+        RoutingOption(
             help="How a worker is chosen: shortest_queue, power_of_two (as even, and better with "
             "many gateways), round_robin, or lottery (by the workers' speed).",
         ),
     ] = "shortest_queue",
-    max_requests: Annotated[
-        int,
-        typer.Option(
-            envvar=f"{ENV}MAX_REQUESTS",
-            help="Requests carried at once; more are refused with 429 and Retry-After.",
-        ),
-    ] = 2048,
-    max_conversations: Annotated[
-        int,
-        typer.Option(
-            envvar=f"{ENV}MAX_CONVERSATIONS",
-            help="Conversations that ChatService.Converse holds at once.",
-        ),
-    ] = 1024,
-    request_timeout: Annotated[
-        float,
-        typer.Option(
-            envvar=f"{ENV}REQUEST_TIMEOUT",
-            help="Seconds that a request may take. Clients may ask for less, by a gRPC deadline or "
-            "the header x-request-timeout.",
-        ),
-    ] = 600.0,
     max_attempts: Annotated[
         int,
-        typer.Option(
-            envvar=f"{ENV}MAX_ATTEMPTS",
+        RoutingOption(
             help="Workers that a request is tried on, before its first token, when they fail.",
         ),
     ] = 3,
-    credit_window: Annotated[
-        int,
-        typer.Option(
-            envvar=f"{ENV}CREDIT_WINDOW",
-            help="Tokens that a worker may be ahead of a client that reads slowly.",
-        ),
-    ] = 4096,
     breaker_faults: Annotated[
         int,
-        typer.Option(
-            envvar=f"{ENV}BREAKER_FAULTS",
-            help="Failures in a row after which a worker gets no requests for a while.",
-        ),
+        RoutingOption(help="Failures in a row after which a worker gets no requests for a while."),
     ] = 5,
     breaker_backoff: Annotated[
         float,
-        typer.Option(
-            envvar=f"{ENV}BREAKER_BACKOFF",
-            help="Seconds until a worker that failed is tried again; doubles up to 8 s.",
-        ),
+        RoutingOption(help="Seconds until a worker that failed is tried again; doubles up to 8 s."),
     ] = 0.25,
     forget_after: Annotated[
         float,
-        typer.Option(
-            envvar=f"{ENV}FORGET_AFTER",
+        RoutingOption(
             help="Seconds that a model stays known after its last worker went: its clients get 503 "
             "with Retry-After, and 404 after that.",
         ),
     ] = 60.0,
-    grace_period: Annotated[
+    max_requests: Annotated[
+        int,
+        options.LimitOption(
+            help="Requests carried at once; more are refused with 429 and Retry-After."
+        ),
+    ] = 2048,
+    max_conversations: Annotated[
+        int,
+        options.LimitOption(help="Conversations that ChatService.Converse holds at once."),
+    ] = 1024,
+    request_timeout: Annotated[
         float,
-        typer.Option(
-            envvar=f"{ENV}GRACE_PERIOD",
-            help="Seconds that running requests get to end after SIGTERM or Ctrl-C.",
+        options.LimitOption(
+            help="Seconds that a request may take. Clients may ask for less, by a gRPC deadline or "
+            "the header x-request-timeout.",
         ),
-    ] = 30.0,
-    ready_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=f"{ENV}READY_FILE",
-            help="File to write, as JSON, once the gateway serves: process id and addresses.",
+    ] = 600.0,
+    credit_window: Annotated[
+        int,
+        options.LimitOption(
+            help="Tokens that a worker may be ahead of a client that reads slowly."
         ),
-    ] = None,
-    log_level: Annotated[
-        Level, typer.Option(envvar=f"{ENV}LOG_LEVEL", help="The least that is logged.")
-    ] = "info",
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(
-            envvar=f"{ENV}LOG_FORMAT",
-            help="console is for people, json for machines; auto takes what fits standard error.",
-        ),
-    ] = "auto",
+    ] = 4096,
+    grace_period: options.GracePeriod = 30.0,
+    metrics_port: options.MetricsPort = 0,
+    ready_file: options.ReadyFile = None,
+    log_level: options.LogLevel = "info",
+    log_format: options.LogFormat = "auto",
 ) -> None:
     """Run a gateway: the data plane that every request passes through.
 
@@ -159,11 +101,7 @@ def gateway(
     """
     from services.gateway.breaker import BreakerTuning
     from services.gateway.server import SERVICE, serve
-    from services.gateway.settings import (
-        DEFAULT_CONTROLLER,
-        GatewaySettings,
-        default_gateway_id,
-    )
+    from services.gateway.settings import GatewaySettings, default_gateway_id
     from services.mesh.process import run_service
 
     run_service(
@@ -175,7 +113,7 @@ def gateway(
                 metrics_port=metrics_port,
                 ready_file=ready_file,
                 reuse_port=reuse_port,
-                controllers=tuple(controller or (DEFAULT_CONTROLLER,)),
+                controllers=tuple(controller or [options.DEFAULT_CONTROLLER]),
                 gateway_id=default_gateway_id() if gateway_id is None else gateway_id,
                 routing_policy=routing_policy,
                 max_requests=max_requests,

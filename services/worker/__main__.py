@@ -1,7 +1,6 @@
 """`python -m services.worker`."""
 
-import typer
-
+from services.mesh.options import program
 from services.worker.command import worker
 
-typer.run(worker)
+program(worker)()

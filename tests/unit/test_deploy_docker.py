@@ -14,6 +14,8 @@ import typer
 import yaml
 from dockerfile_parse import DockerfileParser
 
+from services.mesh.options import program
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -46,9 +48,8 @@ def last_value(stage: str, kind: str) -> str:
 
 def command_of(service: str) -> Any:
     """The service's command line, from the function that runs it."""
-    app = typer.Typer(add_completion=False)
-    app.command()(getattr(importlib.import_module(f"services.{service}.command"), service))
-    return typer.main.get_command(app)
+    module = importlib.import_module(f"services.{service}.command")
+    return typer.main.get_command(program(getattr(module, service)))
 
 
 def compose_services() -> dict[str, dict[str, Any]]:

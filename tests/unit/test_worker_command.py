@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from services.mesh import process
 from services.mesh.errors import StartError
+from services.mesh.options import program
 from services.worker import server
 from services.worker.command import worker
 from services.worker.engines.scripted import Pace, ScriptedSettings
@@ -34,11 +34,9 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
     monkeypatch.setattr(process, "run_service", run_service)
     monkeypatch.setattr(server, "serve", lambda settings, stop: seen.append(settings))
-    app = typer.Typer()
-    app.command()(worker)
 
     def settings(*options: str, env: dict[str, str] | None = None) -> WorkerSettings:
-        CliRunner().invoke(app, options, env=env, catch_exceptions=False)
+        CliRunner().invoke(program(worker), options, env=env, catch_exceptions=False)
         return seen.pop()
 
     return settings
