@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from services.gateway.turns import Turns
 from services.mesh import status
 from services.mesh.errors import MeshError, WorkerLostError
 from tokenmesh.worker.v1 import worker_pb2
@@ -47,16 +48,18 @@ class Attempt:
         "_events",
         "_next_numbers",
         "_owner",
+        "_turns",
         "_unfinished",
         "_waiter",
         "is_over",
         "request_key",
     )
 
-    def __init__(self, owner: AttemptOwner, request_key: int, choices: int) -> None:
+    def __init__(self, owner: AttemptOwner, turns: Turns, request_key: int, choices: int) -> None:
         self.request_key = request_key
         self.is_over = False
         self._owner = owner
+        self._turns = turns
         self._events: list[worker_pb2.SequenceEvent] = []
         self._next_numbers = [0] * choices
         self._unfinished = choices
@@ -82,6 +85,9 @@ class Attempt:
                 await self._waiter
             finally:
                 self._waiter = None
+        turn = self._turns.take()
+        if turn is not None:
+            await turn
         events, self._events = self._events, []
         return events
 

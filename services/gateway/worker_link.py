@@ -14,6 +14,7 @@ from services.gateway.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.breaker import Breaker, BreakerTuning
 from services.gateway.fleet import Load, Worker
 from services.gateway.routing.base import Candidate, estimate_requests
+from services.gateway.turns import Turns
 from services.mesh import status
 from services.mesh.channels import open_channel
 from services.mesh.errors import MeshError, WorkerLostError
@@ -49,13 +50,19 @@ class WorkerLink:
     """
 
     def __init__(
-        self, worker: Worker, *, tuning: BreakerTuning | None = None, on_trip: OnTrip
+        self,
+        worker: Worker,
+        turns: Turns,
+        *,
+        tuning: BreakerTuning | None = None,
+        on_trip: OnTrip,
     ) -> None:
         self.worker_id = worker.worker_id
         self.incarnation = worker.incarnation
         self.address = worker.address
         self.is_draining = worker.draining
         self.breaker = Breaker(tuning)
+        self._turns = turns
         self._on_trip = on_trip
         self._channel = open_channel(worker.address, CHANNEL_OPTIONS)
         self.stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
@@ -102,7 +109,7 @@ class WorkerLink:
     def start(self, start: worker_pb2.Start, choices: int) -> Attempt:
         """Starts a request. To be called only while `is_available`."""
         self.breaker.begin(time.monotonic())
-        attempt = Attempt(self, self._next_key, choices)
+        attempt = Attempt(self, self._turns, self._next_key, choices)
         self._next_key += 1
         self._running[attempt.request_key] = attempt
         self._idle.clear()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from services.gateway.background import BackgroundTasks
 from services.gateway.breaker import BreakerTuning
 from services.gateway.fleet import Worker, WorkerKey
+from services.gateway.turns import Turns
 from services.gateway.worker_link import OnTrip, WorkerLink
 
 
@@ -25,6 +26,7 @@ class WorkerLinks:
         self._tasks = tasks
         self._on_trip = on_trip
         self._tuning = tuning
+        self._turns = Turns()
         self._links: dict[WorkerKey, WorkerLink] = {}
         self._runs: dict[WorkerKey, asyncio.Task[None]] = {}
 
@@ -45,7 +47,7 @@ class WorkerLinks:
                 continue
             if link is not None:
                 self._let_go(worker.key)
-            link = WorkerLink(worker, tuning=self._tuning, on_trip=self._on_trip)
+            link = WorkerLink(worker, self._turns, tuning=self._tuning, on_trip=self._on_trip)
             self._links[worker.key] = link
             self._runs[worker.key] = self._tasks.begin(link.run())
         for key in gone:

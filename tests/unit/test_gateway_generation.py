@@ -15,6 +15,7 @@ from services.gateway.directory import Resolution
 from services.gateway.dispatch import Dispatch
 from services.gateway.generation import Generation, GenerationLimits
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.turns import Turns
 from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
 from tests.fakes.fleet import model, worker
 from tokenmesh.worker.v1 import worker_pb2
@@ -29,7 +30,7 @@ class Link:
         self.attempts: list[Attempt] = []
 
     def start(self, start: worker_pb2.Start, choices: int) -> Attempt:
-        self.attempts.append(Attempt(self, len(self.attempts), choices))
+        self.attempts.append(Attempt(self, Turns(), len(self.attempts), choices))
         return self.attempts[-1]
 
     def send(self, frame: worker_pb2.GenerateRequest) -> None:
