@@ -92,7 +92,7 @@ def test_it_tells_where_everything_is(up: Up) -> None:
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_of_it(up: Up, number: signal.Signals) -> None:
     mesh = up.until_ready()
     up.process.send(number)
