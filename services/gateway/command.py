@@ -99,7 +99,7 @@ def gateway(
 
     Example: tokenmesh gateway --controller 127.0.0.1:21001 --routing-policy power_of_two
     """
-    from services.gateway.breaker import BreakerTuning
+    from services.gateway.links.breaker import BreakerTuning
     from services.gateway.server import SERVICE, serve
     from services.gateway.settings import GatewaySettings, default_gateway_id
     from services.mesh.process import run_service

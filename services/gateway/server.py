@@ -12,23 +12,23 @@ from random import Random
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from services.gateway.admission import Admission
-from services.gateway.background import BackgroundTasks
-from services.gateway.chat_service import ChatServicer
-from services.gateway.completion_service import CompletionServicer
-from services.gateway.directory import Directory
-from services.gateway.dispatch import Dispatch
-from services.gateway.embedding_service import EmbeddingServicer
-from services.gateway.forwarding import Forwarding
+from services.gateway.api.chat_service import ChatServicer
+from services.gateway.api.completion_service import CompletionServicer
+from services.gateway.api.embedding_service import EmbeddingServicer
+from services.gateway.api.forwarding import Forwarding
+from services.gateway.api.model_service import ModelServicer
+from services.gateway.discovery.directory import Directory
+from services.gateway.discovery.watching import ControllerWatch
+from services.gateway.links.dispatch import Dispatch
+from services.gateway.links.worker_link import WorkerLink
+from services.gateway.links.worker_links import WorkerLinks
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.model_service import ModelServicer
 from services.gateway.openai.services import add_openai_services
-from services.gateway.relay import Relay
+from services.gateway.relay.admission import Admission
+from services.gateway.relay.background import BackgroundTasks
+from services.gateway.relay.relay import Relay
 from services.gateway.routing import POLICIES
 from services.gateway.settings import GatewaySettings
-from services.gateway.watching import ControllerWatch
-from services.gateway.worker_link import WorkerLink
-from services.gateway.worker_links import WorkerLinks
 from services.mesh.errors import MeshError
 from services.mesh.metrics import MetricsServer
 from services.mesh.process import announce_ready

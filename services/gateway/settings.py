@@ -8,8 +8,8 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.gateway.breaker import BreakerTuning
-from services.gateway.generation import GenerationLimits
+from services.gateway.links.breaker import BreakerTuning
+from services.gateway.relay.generation import GenerationLimits
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
 from services.mesh.errors import StartError
 

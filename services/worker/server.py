@@ -18,18 +18,18 @@ from services.mesh.metrics import MetricsServer
 from services.mesh.process import announce_ready
 from services.mesh.server import MeshServer
 from services.worker import engines
-from services.worker.attachment import Attached, Attachment
-from services.worker.drain import Drain
+from services.worker.attach.attachment import Attached, Attachment
+from services.worker.attach.drain import Drain
+from services.worker.attach.identity import Identity, advertised_address
+from services.worker.attach.serving_state import ServingState
 from services.worker.engines.base import Engine
-from services.worker.generate_stream import RETRY_AFTER_S, Serving
-from services.worker.identity import Identity, advertised_address
-from services.worker.live_request import LiveRequests
+from services.worker.generate.generate_stream import RETRY_AFTER_S, Serving
+from services.worker.generate.live_request import LiveRequests
+from services.worker.generate.step_fanout import StepFanout
+from services.worker.generate.step_pace import StepPace
 from services.worker.metrics import WorkerMetrics
 from services.worker.servicer import WorkerServicer
-from services.worker.serving_state import ServingState
 from services.worker.settings import WorkerSettings
-from services.worker.step_fanout import StepFanout
-from services.worker.step_pace import StepPace
 from tokenmesh.worker.v1 import worker_pb2_grpc
 
 log = structlog.get_logger()

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 from services.mesh.errors import MeshError, UnavailableError, UnsupportedError
-from services.worker.generate_stream import RETRY_AFTER_S, GenerateStream, Serving
-from services.worker.identity import Identity
-from services.worker.model_translation import models_of
-from services.worker.request_translation import prompt_of
+from services.worker.attach.identity import Identity
+from services.worker.generate.generate_stream import RETRY_AFTER_S, GenerateStream, Serving
+from services.worker.translation.models import models_of
+from services.worker.translation.requests import prompt_of
 from tokenmesh.worker.v1 import worker_pb2, worker_pb2_grpc
 
 Context = Any

@@ -11,9 +11,9 @@ import grpc
 import yaml
 
 from services.cli import envoy
-from services.gateway.directory import Directory
+from services.gateway.discovery.directory import Directory
 from services.gateway.openai.services import add_openai_services
-from services.gateway.relay import Relay
+from services.gateway.relay.relay import Relay
 
 SETTINGS = envoy.EnvoySettings(
     listen_host="127.0.0.1",

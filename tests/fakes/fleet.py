@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.fleet import Adapter, Model, Worker
+from services.gateway.discovery.fleet import Adapter, Model, Worker
 
 
 def model(name: str = "m", *, adapters: tuple[str, ...] = (), **fields: Any) -> Model:

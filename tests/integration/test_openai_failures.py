@@ -10,8 +10,8 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
-from services.gateway.directory import Directory
-from services.gateway.fleet import Model, Worker
+from services.gateway.discovery.directory import Directory
+from services.gateway.discovery.fleet import Model, Worker
 from services.gateway.openai.services import add_openai_services
 from services.mesh import errors
 from services.mesh.server import MeshServer

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.directory import Directory, Removal, RemovalCause
-from services.gateway.fleet import Load, Worker
+from services.gateway.discovery.directory import Directory, Removal, RemovalCause
+from services.gateway.discovery.fleet import Load, Worker
 from services.mesh.errors import MeshError, ModelNotFoundError, NoWorkerError
 from tests.fakes.fleet import model, worker
 

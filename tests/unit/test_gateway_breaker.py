@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.breaker import Breaker, BreakerState, BreakerTuning
+from services.gateway.links.breaker import Breaker, BreakerState, BreakerTuning
 
 TUNING = BreakerTuning(faults_to_trip=3, initial_backoff_s=1.0, max_backoff_s=4.0)
 

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.gateway.admission import Admission
-from services.gateway.attempt import Attempt
-from services.gateway.directory import Resolution
-from services.gateway.dispatch import Dispatch
-from services.gateway.generation import Generation, GenerationLimits
+from services.gateway.discovery.directory import Resolution
+from services.gateway.links.attempt import Attempt
+from services.gateway.links.dispatch import Dispatch
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.turns import Turns
+from services.gateway.relay.admission import Admission
+from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.turns import Turns
 from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
 from tests.fakes.fleet import model, worker
 from tokenmesh.worker.v1 import worker_pb2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.merging import merge
-from services.gateway.progress import ChoiceProgress
+from services.gateway.relay.merging import merge
+from services.gateway.relay.progress import ChoiceProgress
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.breaker import BreakerTuning
+from services.gateway.links.breaker import BreakerTuning
 from services.gateway.settings import GatewaySettings
 from services.mesh.errors import StartError
 

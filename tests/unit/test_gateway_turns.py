@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from services.gateway.turns import Turns
+from services.gateway.relay.turns import Turns
 
 
 async def serve(turns: Turns, name: str, served: list[str]) -> None:

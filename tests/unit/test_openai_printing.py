@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.fleet import Model
+from services.gateway.discovery.fleet import Model
 from services.gateway.openai.chat_body import ChatBody
 from services.gateway.openai.chat_stream import ChatStream
 from services.gateway.openai.completion_printing import CompletionBody, CompletionStream

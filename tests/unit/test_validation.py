@@ -10,8 +10,8 @@ from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway import requirements, sampling_ranges
-from services.gateway.validation import MAX_REQUEST_BYTES, chat_start, completion_start
+from services.gateway.requests import requirements, sampling_ranges
+from services.gateway.requests.validation import MAX_REQUEST_BYTES, chat_start, completion_start
 from services.mesh.errors import InvalidRequestError
 from tests.fakes.fleet import model
 from tokenmesh.gateway.v1 import chat_pb2, completion_pb2

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.credit import CreditWindow
+from services.worker.generate.credit import CreditWindow
 
 
 def test_without_a_client_limit_the_window_moves_on() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from services.mesh.errors import StartError
+from services.worker.attach.identity import Identity, advertised_address
+from services.worker.attach.throughput import Throughput
 from services.worker.engines.scripted import ScriptedSettings
 from services.worker.engines.settings import EngineSettings
-from services.worker.identity import Identity, advertised_address
 from services.worker.settings import WorkerSettings, read_labels
-from services.worker.throughput import Throughput
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ from services.worker.engines.base import (
     Timing,
     TokenLogprob,
 )
-from services.worker.event_translation import write_event
-from services.worker.request_translation import engine_request, sampling_fields
+from services.worker.translation.events import write_event
+from services.worker.translation.requests import engine_request, sampling_fields
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from functools import cache
 
-from services.gateway.fleet import Model
+from services.gateway.discovery.fleet import Model
 from services.gateway.openai.json_text import quoted
 from services.mesh.release import RELEASE
 from tokenmesh.mesh.v1 import generation_pb2

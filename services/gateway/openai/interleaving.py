@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from services.gateway.relay import Generation
+from services.gateway.relay.relay import Generation
 from tokenmesh.worker.v1 import worker_pb2
 
 Events = Sequence[worker_pb2.SequenceEvent]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.gateway.directory import Directory
-from services.gateway.fleet import Model
+from services.gateway.discovery.directory import Directory
+from services.gateway.discovery.fleet import Model
 from services.gateway.openai.json_text import array, encoded
 from services.mesh.errors import ModelNotFoundError
 

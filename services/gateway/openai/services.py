@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, aclosing
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 
-from services.gateway.deadlines import time_left_s
-from services.gateway.directory import Directory
-from services.gateway.leaving import abandon_when_over
+from services.gateway.api.deadlines import time_left_s
+from services.gateway.api.leaving import abandon_when_over
+from services.gateway.discovery.directory import Directory
 from services.gateway.openai.chat_body import ChatBody
 from services.gateway.openai.chat_request import read_chat_request
 from services.gateway.openai.chat_stream import ChatStream
@@ -22,8 +22,8 @@ from services.gateway.openai.interleaving import interleaved
 from services.gateway.openai.model_list import model_json, models_json
 from services.gateway.openai.spelling import COMPLETION_SPELLING, MODEL_SPELLING, chat_spelling
 from services.gateway.openai.stream_options import includes_usage
-from services.gateway.relay import Generation, Relay
-from services.gateway.validation import chat_start, completion_start
+from services.gateway.relay.relay import Generation, Relay
+from services.gateway.requests.validation import chat_start, completion_start
 from services.mesh.interceptors import current_request_id
 from tokenmesh.openai.v1 import (
     chat_pb2,

@@ -1,0 +1,72 @@
+"""Unary calls that any worker of a model can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+
+from services.gateway.links.dispatch import Dispatch
+from services.gateway.relay.admission import Admission
+from services.mesh import status
+from services.mesh.errors import MeshError, ModelNotFoundError, UnavailableError
+from tokenmesh.worker.v1 import worker_pb2_grpc
+
+Answer = TypeVar("Answer")
+Ask = Callable[["worker_pb2_grpc.WorkerServiceAsyncStub", str, float], Awaitable[Answer]]
+
+TIME_LIMIT_S = 30.0
+"""Tokenizing the longest prompt takes far less."""
+
+
+class Forwarding:
+    """Sends a call to a worker, and to another when that one cannot be reached."""
+
+    def __init__(self, dispatch: Dispatch, admission: Admission, *, max_attempts: int) -> None:
+        self._dispatch = dispatch
+        self._admission = admission
+        self._max_attempts = max_attempts
+
+    async def call(
+        self,
+        model: str,
+        time_left_s: float | None,
+        ask: Ask[Answer],
+    ) -> Answer:
+        """The worker's answer.
+
+        Args:
+            model: what the client asked for.
+            time_left_s: how long the client waits; None as long as the gateway does.
+            ask: makes the call with a stub, the model's own name, and a limit in seconds.
+
+        Raises:
+            QueueFullError: the gateway carries as many requests as it may.
+            ModelNotFoundError, NoWorkerError: as `Directory.resolve`.
+            MeshError: the worker's.
+        """
+        with self._admission.place():
+            return await self._call(model, time_left_s, ask)
+
+    async def _call(self, model: str, time_left_s: float | None, ask: Ask[Answer]) -> Answer:
+        limit_s = TIME_LIMIT_S if time_left_s is None else min(time_left_s, TIME_LIMIT_S)
+        tried: set[str] = set()
+        resolution = self._dispatch.resolve(model)
+        link = self._dispatch.pick(resolution)
+        while True:
+            tried.add(link.worker_id)
+            try:
+                return await ask(link.stub, resolution.name, limit_s)
+            except grpc.aio.AioRpcError as rpc_error:
+                error = status.from_rpc_error(rpc_error)
+            if (
+                not isinstance(error, UnavailableError | ModelNotFoundError)
+                or len(tried) >= self._max_attempts
+            ):
+                raise error
+            try:
+                link = self._dispatch.pick(self._dispatch.resolve(model), tried)
+            except MeshError:
+                # Nobody else is there, which says less than why it failed.
+                raise error from None

@@ -1,0 +1,1 @@
+"""What controllers tell of workers, merged into who serves what."""

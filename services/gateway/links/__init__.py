@@ -1,0 +1,1 @@
+"""Connections to workers, and which of them gets a request."""

@@ -1,0 +1,172 @@
+"""One request on one worker: its events on their way to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from services.gateway.relay.turns import Turns
+from services.mesh import status
+from services.mesh.errors import MeshError, WorkerLostError
+from tokenmesh.worker.v1 import worker_pb2
+
+SEQUENCE_BROKEN = "SEQUENCE_BROKEN"
+RETRY_AFTER_S = 1.0
+
+_ENDED = -1
+
+
+class AttemptOwner(Protocol):
+    """The stream that an attempt runs on."""
+
+    worker_id: str
+
+    def send(self, frame: worker_pb2.GenerateRequest) -> None:
+        """Puts a frame on the stream."""
+        ...
+
+    def note_success(self) -> None:
+        """The worker does what it was asked."""
+        ...
+
+    def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
+        """The attempt takes no more events. `error` is the worker's own, where it sent one."""
+        ...
+
+
+class Attempt:
+    """One request as it runs on one worker.
+
+    Events wait here until the client takes them; the credit that the worker was given bounds them.
+    An attempt is over once every choice has finished, or it has failed or was aborted; what had
+    come before can still be taken.
+    """
+
+    __slots__ = (
+        "_error",
+        "_events",
+        "_next_numbers",
+        "_owner",
+        "_turns",
+        "_unfinished",
+        "_waiter",
+        "is_over",
+        "request_key",
+    )
+
+    def __init__(self, owner: AttemptOwner, turns: Turns, request_key: int, choices: int) -> None:
+        self.request_key = request_key
+        self.is_over = False
+        self._owner = owner
+        self._turns = turns
+        self._events: list[worker_pb2.SequenceEvent] = []
+        self._next_numbers = [0] * choices
+        self._unfinished = choices
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: MeshError | None = None
+
+    @property
+    def worker_id(self) -> str:
+        """The worker that it runs on."""
+        return self._owner.worker_id
+
+    async def take(self) -> list[worker_pb2.SequenceEvent]:
+        """All events that have come since the last call; waits for one where there is none.
+
+        Raises:
+            MeshError: the attempt has failed, and all that came before was taken.
+        """
+        while not self._events:
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        turn = self._turns.take()
+        if turn is not None:
+            await turn
+        events, self._events = self._events, []
+        return events
+
+    def receive(self, event: worker_pb2.SequenceEvent) -> None:
+        """Takes an event from the worker's stream."""
+        numbers = self._next_numbers
+        index = event.choice_index
+        if index >= len(numbers) or event.number != numbers[index]:
+            self._break(event, numbers)
+            return
+        kind = event.WhichOneof("event")
+        if kind == "chunk":
+            if event.number == 1:
+                self._owner.note_success()
+            numbers[index] += 1
+        elif kind == "started":
+            numbers[index] += 1
+        elif kind == "finished":
+            numbers[index] = _ENDED
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._owner.note_success()
+                self._end(None)
+        elif kind == "failed":
+            self._unfinished -= 1
+            self._fail_by_worker(status.from_status(event.failed.status))
+            return
+        else:
+            self._break(event, numbers)
+            return
+        self._events.append(event)
+        self._wake()
+
+    def grant_credit(self, tokens: int) -> None:
+        """Lets the worker send so many more tokens for each choice."""
+        if not self.is_over:
+            credit = worker_pb2.Credit(tokens=tokens)
+            self._owner.send(
+                worker_pb2.GenerateRequest(request_key=self.request_key, credit=credit)
+            )
+
+    def abort(self, error: MeshError) -> None:
+        """Gives the request up at the worker. Whoever waits in `take` gets the error."""
+        if self.is_over:
+            return
+        abort = worker_pb2.Abort(reason=error.message)
+        self._owner.send(worker_pb2.GenerateRequest(request_key=self.request_key, abort=abort))
+        self._error = error
+        self._end(None)
+        self._wake()
+
+    def lose(self, error: WorkerLostError) -> None:
+        """Notes that the stream broke."""
+        if not self.is_over:
+            self.is_over = True
+            self._error = error
+            self._wake()
+
+    def _break(self, event: worker_pb2.SequenceEvent, due: Sequence[int]) -> None:
+        error = WorkerLostError(
+            f"the worker's events came out of order: number {event.number} of choice "
+            f"{event.choice_index}, where {list(due)} were due",
+            reason=SEQUENCE_BROKEN,
+            retry_after_s=RETRY_AFTER_S,
+        )
+        self._fail_by_worker(error)
+
+    def _fail_by_worker(self, error: MeshError) -> None:
+        self._error = error
+        if self._unfinished:
+            abort = worker_pb2.Abort(reason=f"a choice failed: {error.reason}")
+            self._owner.send(worker_pb2.GenerateRequest(request_key=self.request_key, abort=abort))
+        self._end(error)
+        self._wake()
+
+    def _end(self, error: MeshError | None) -> None:
+        self.is_over = True
+        self._owner.note_ended(self, error)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

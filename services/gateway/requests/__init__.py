@@ -1,0 +1,1 @@
+"""What clients may ask: every range and every form, with the field named."""

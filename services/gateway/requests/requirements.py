@@ -1,0 +1,56 @@
+"""What a request needs of the model that it asks for."""
+
+from __future__ import annotations
+
+from services.gateway.discovery.fleet import Model
+from services.mesh.errors import InvalidRequestError
+from tokenmesh.mesh.v1 import chat_pb2
+from tokenmesh.worker.v1 import worker_pb2
+
+CAPABILITY_MISSING = "CAPABILITY_MISSING"
+TEXT = "TEXT"
+
+_PART_MODALITIES = {"image": "IMAGE", "audio": "AUDIO", "file": "FILE"}
+
+
+def check(start: worker_pb2.Start, model: Model) -> None:
+    """Checks that the model can do what the request asks.
+
+    Raises:
+        InvalidRequestError: it cannot; the reason is CAPABILITY_MISSING.
+    """
+    if start.WhichOneof("prompt") == "chat":
+        _check_chat(start.chat, model)
+    else:
+        _require(model, "COMPLETE", "model", "continues no plain text: send a conversation")
+    if start.sampling.HasField("constraint"):
+        _require(
+            model, "CONSTRAINED_DECODING", "sampling.constraint", "cannot constrain its output"
+        )
+
+
+def _check_chat(prompt: chat_pb2.ChatPrompt, model: Model) -> None:
+    _require(model, "CHAT", "model", "has no chat template: use plain completion")
+    if prompt.tools:
+        _require(model, "TOOLS", "prompt.tools", "calls no tools")
+    for number, message in enumerate(prompt.messages):
+        for position, part in enumerate(message.content):
+            modality = _PART_MODALITIES.get(part.WhichOneof("part") or "")
+            if modality is not None and modality not in model.input_modalities:
+                raise _missing(
+                    model,
+                    f"prompt.messages[{number}].content[{position}]",
+                    f"takes no {modality.lower()} parts, only "
+                    + ", ".join(sorted(m.lower() for m in model.input_modalities | {TEXT})),
+                )
+
+
+def _require(model: Model, capability: str, field: str, what: str) -> None:
+    if capability not in model.capabilities:
+        raise _missing(model, field, what)
+
+
+def _missing(model: Model, field: str, what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{field}: the model {model.name!r} {what}", reason=CAPABILITY_MISSING, field=field
+    )

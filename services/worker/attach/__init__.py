@@ -1,0 +1,1 @@
+"""The worker at its controllers: lease, heartbeats, drain."""

@@ -1,0 +1,1 @@
+"""The Generate stream: frames in, one message for each engine step out."""
