@@ -55,7 +55,7 @@ class Answer:
         cut_short: whether max_tokens or the context ended it.
         completion_tokens: known once it is whole.
         first_token_s: seconds from the question to the first piece.
-        tokens_per_s: after the first token; None for answers too short to tell.
+        tokens_per_s: of the worker, after the first token; None for answers too short to tell.
     """
 
     call: ChatCall
@@ -82,14 +82,14 @@ class Answer:
             elif event == "finished":
                 self.cut_short = response.finished.reason == generation_pb2.FINISH_REASON_LENGTH
             elif event == "completed":
-                self._complete(response.completed.usage.completion_tokens)
+                self._complete(response.completed)
 
-    def _complete(self, completion_tokens: int) -> None:
-        self.completion_tokens = completion_tokens
-        if self.first_token_s is not None and completion_tokens > 1:
-            after_first_s = time.monotonic() - self._asked_at_s - self.first_token_s
-            if after_first_s > 0:
-                self.tokens_per_s = (completion_tokens - 1) / after_first_s
+    def _complete(self, completed: chat_pb2.GenerationCompleted) -> None:
+        self.completion_tokens = completed.usage.completion_tokens
+        # The worker's own time: a terminal that draws slowly gets its chunks merged.
+        decode_s = completed.timing.decode.ToNanoseconds() / 1e9
+        if self.completion_tokens > 1 and decode_s > 0:
+            self.tokens_per_s = (self.completion_tokens - 1) / decode_s
 
     def interrupt(self) -> None:
         """Has the mesh stop computing the rest."""

@@ -30,9 +30,11 @@ def finished(reason: generation_pb2.FinishReason.ValueType) -> chat_pb2.ChatResp
     return chat_pb2.ChatResponse(finished=chat_pb2.ChoiceFinished(reason=reason))
 
 
-def completed(tokens: int) -> chat_pb2.ChatResponse:
+def completed(tokens: int, decode_ms: int = 0) -> chat_pb2.ChatResponse:
+    timing = generation_pb2.Timing()
+    timing.decode.FromMilliseconds(decode_ms)
     usage = generation_pb2.Usage(completion_tokens=tokens)
-    return chat_pb2.ChatResponse(completed=chat_pb2.GenerationCompleted(usage=usage))
+    return chat_pb2.ChatResponse(completed=chat_pb2.GenerationCompleted(usage=usage, timing=timing))
 
 
 STARTED = chat_pb2.ChatResponse(started=chat_pb2.GenerationStarted(prompt_tokens=3))
@@ -45,14 +47,14 @@ def test_an_answer_is_its_chunks() -> None:
             chunk("Hel"),
             chunk("lo"),
             finished(generation_pb2.FINISH_REASON_STOP),
-            completed(2),
+            completed(2, decode_ms=10),
         )
     )
     assert list(answer) == ["Hel", "lo"]
     assert answer.text == "Hello"
     assert answer.completion_tokens == 2
     assert answer.first_token_s is not None
-    assert answer.tokens_per_s is not None
+    assert answer.tokens_per_s == 100
     assert not answer.cut_short
 
 
@@ -63,7 +65,7 @@ def test_an_answer_at_its_token_limit_is_cut_short() -> None:
 
 
 def test_one_token_has_no_rate() -> None:
-    answer = Answer(Call(STARTED, chunk("Yes"), completed(1)))
+    answer = Answer(Call(STARTED, chunk("Yes"), completed(1, decode_ms=5)))
     assert list(answer) == ["Yes"]
     assert answer.tokens_per_s is None
 
