@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass, field
 
@@ -54,6 +55,9 @@ class Talk:
         # Takes a tenth of a second to load, and a pipe needs none of it.
         from prompt_toolkit import PromptSession
 
+        # Whoever started this may have had SIGINT ignored, as scripts do for what they start in the
+        # background; here it stops an answer.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         lines: PromptSession[str] = PromptSession()
         self._note(f"{self.model}. /help tells what can be typed; Ctrl-D leaves.")
         while True:
