@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from services.cli.notice import MeshNotice, read_notice
+from services.cli.up.notice import MeshNotice, read_notice
 
 READY_LIMIT_S = 60.0
 STOP_LIMIT_S = 15.0

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import mesh
 from benchmarks.runs import Connect, Subject, in_turn, take
 from benchmarks.targets import chat_grpc, openai_rest, worker
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 
 CONCURRENCIES = (1, 32, 256)
 SINGLE_TOKENS = 1

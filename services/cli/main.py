@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from services.cli import chat, draining, listing, up
+from services.cli import draining, listing
+from services.cli.chat.command import chat
+from services.cli.up.command import up
 from services.controller.command import controller
 from services.gateway.command import gateway
 from services.mesh.options import ENVIRONMENT_PREFIX, HELP_OPTIONS
@@ -28,8 +30,8 @@ USE = "Use a mesh"
 OPERATE = "Operate a mesh"
 SERVICES = "Run one service"
 
-app.command(rich_help_panel=USE)(up.up)
-app.command(rich_help_panel=USE)(chat.chat)
+app.command(rich_help_panel=USE)(up)
+app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(listing.models)
 app.command(rich_help_panel=OPERATE)(listing.workers)
 app.command(rich_help_panel=OPERATE)(draining.drain)

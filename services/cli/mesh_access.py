@@ -16,8 +16,8 @@ import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from services.cli import notice
 from services.cli.options import DEFAULT_URL
+from services.cli.up import notice
 from services.mesh import status
 from services.mesh.channels import CHANNEL_OPTIONS
 from services.mesh.options import DEFAULT_CONTROLLER

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.processes import running_mesh, wait_for
 
 SCRIPTED_MODEL = "org/scripted"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cli.notice import MeshNotice, read_notice
+from services.cli.up.notice import MeshNotice, read_notice
 from tests.e2e.processes import Process
 
 TOKENMESH = (sys.executable, "-P", "-m", "services.cli.main")

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from services.cli import envoy
-from services.cli.notice import MeshNotice, read_notice
-from services.cli.preflight import claim_port
+from services.cli.up import envoy
+from services.cli.up.notice import MeshNotice, read_notice
+from services.cli.up.preflight import claim_port
 from services.mesh.process import ReadyNotice, read_ready
 
 # Generous: machines that run tests are busy, and nothing here measures time.

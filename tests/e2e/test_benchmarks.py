@@ -7,7 +7,7 @@ import pytest
 from benchmarks import scenarios
 from benchmarks.load import measure
 from benchmarks.runs import Connect
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 
 DURATION_S = 0.2
 

@@ -6,7 +6,7 @@ import subprocess
 
 import yaml
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.monitoring import ROOT
 
 PORT_IN_CONTAINER = "8000"

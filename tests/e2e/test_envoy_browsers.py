@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
 from tests.e2e.processes import running_envoy
 from tokenmesh.gateway.v1 import chat_pb2, model_pb2

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import yaml
 
-from services.cli import envoy
+from services.cli.up import envoy
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.relay import Relay

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.processes import answers_200, running_envoy, running_service, wait_for
 
 INVALID = "invalid_request_error"

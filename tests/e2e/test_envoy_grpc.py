@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from services.mesh import status
 from services.mesh.errors import InvalidRequestError, ModelNotFoundError
 from tests.e2e.conftest import SCRIPTED_MODEL

@@ -9,8 +9,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from services.cli.notice import MeshNotice
-from services.cli.preflight import DEMO_MODEL_NAME
+from services.cli.up.notice import MeshNotice
+from services.cli.up.preflight import DEMO_MODEL_NAME
 
 FRANCE: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "What is the capital of France?"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
 from tests.e2e.processes import install_node_packages
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.processes import running_envoy, running_mesh, running_service, wait_for
 
 ENDLESS_MODEL = "endless"

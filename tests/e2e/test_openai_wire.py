@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
 
 HELLO = {"model": SCRIPTED_MODEL, "messages": [{"role": "user", "content": "Hello"}]}

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from services.mesh.channels import open_channel
 from services.mesh.process import ReadyNotice, read_ready
 from tests import monitoring

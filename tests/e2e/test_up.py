@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.notice import MeshNotice
+from services.cli.up.notice import MeshNotice
 from tests.e2e.local_meshes import SCRIPTED, Up, run, starting
 from tests.e2e.processes import wait_for
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.cli.answering import Answer
+from services.cli.chat.answering import Answer
 from tokenmesh.gateway.v1 import chat_pb2
 from tokenmesh.mesh.v1 import generation_pb2
 

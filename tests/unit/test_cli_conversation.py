@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.cli.conversation import (
+from services.cli.chat.conversation import (
     Conversation,
     Order,
     Question,

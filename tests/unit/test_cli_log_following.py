@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.cli.log_following import LogLines
+from services.cli.up.log_following import LogLines
 
 
 def test_lines_come_once_and_whole(tmp_path: Path) -> None:

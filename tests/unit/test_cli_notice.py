@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from services.cli import announcement, notice
-from services.cli.notice import MeshNotice, ProcessNotice
+from services.cli.up import announcement, notice
+from services.cli.up.notice import MeshNotice, ProcessNotice
 
 
 def process(name: str, job: str, port: int) -> ProcessNotice:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli import plan
+from services.cli.up import plan
 
 OPTIONS = plan.MeshOptions(
     run_folder=Path("/run/mesh"),

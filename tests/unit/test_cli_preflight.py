@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli import preflight
+from services.cli.up import preflight
 from services.mesh.errors import StartError
 
 LOOPBACK = "127.0.0.1"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.plan import ProcessPlan
-from services.cli.supervisor import Child, ChildError, Supervisor, log_tail
+from services.cli.up.plan import ProcessPlan
+from services.cli.up.supervisor import Child, ChildError, Supervisor, log_tail
 
 SLEEPS = "import time; print('up', flush=True); time.sleep(600)"
 IGNORES_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}"
@@ -191,8 +191,8 @@ async def test_a_ctrl_c_on_the_terminal_does_not_reach_children(tmp_path: Path) 
 async def test_children_die_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent_program = f"""
 import asyncio, pathlib, sys
-from services.cli.plan import ProcessPlan
-from services.cli.supervisor import Supervisor
+from services.cli.up.plan import ProcessPlan
+from services.cli.up.supervisor import Supervisor
 async def main():
     supervisor = Supervisor()
     async with asyncio.TaskGroup() as tasks:

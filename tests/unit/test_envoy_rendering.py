@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.cli import envoy
+from services.cli.up import envoy
 from services.mesh.errors import StartError
 
 SETTINGS = envoy.EnvoySettings(

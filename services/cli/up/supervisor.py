@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from services.cli.plan import ProcessPlan
+from services.cli.up.plan import ProcessPlan
 from services.mesh.process import EXIT_CANNOT_START
 
 POLL_INTERVAL_S = 0.02

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from services.mesh.errors import StartError
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 TEMPLATE_PATH = ROOT / "deploy" / "envoy" / "envoy.yaml"
 ERRORS_LUA_PATH = ROOT / "deploy" / "envoy" / "errors.lua"
 DESCRIPTOR_PATH = ROOT / "gen" / "envoy" / "tokenmesh.pb"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import re
 import socket
 from pathlib import Path
+from random import sample
 from typing import IO
 
 from services.mesh.errors import StartError
@@ -15,10 +17,18 @@ from services.worker.engines.settings import DEVICES
 
 DEFAULT_ENGINE = "transformers"
 DEMO_MODEL_NAME = "tokenmesh-demo"
-DEMO_MODEL = Path(__file__).resolve().parents[2] / "examples" / "demo_model" / "model"
+DEMO_MODEL = Path(__file__).resolve().parents[3] / "examples" / "demo_model" / "model"
+
+# Linux hands out ports from 32768 on, other systems from 49152 on.
+DRAWN_PORTS = range(20_000, 32_768)
+DRAWS = 64
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _DEVICE = re.compile(r"(?P<kind>[a-z]+)(:\d+)?")
+
+
+class PortTakenError(StartError):
+    """Somebody listens on the port."""
 
 
 def resolve_host(host: str) -> str:
@@ -38,11 +48,23 @@ def resolve_host(host: str) -> str:
 def claim_port(host: str, port: int) -> int:
     """The port, if nobody listens on it; for port 0 one that is free just now.
 
+    A free one is drawn from below those that systems hand out by themselves: nobody else who asks
+    for any port can get it before it is listened on.
+
     `host` is an IP address.
 
     Raises:
         StartError: the port is taken, or the address is not this machine's.
     """
+    if port:
+        return _check_port(host, port)
+    for drawn in sample(DRAWN_PORTS, DRAWS):
+        with contextlib.suppress(PortTakenError):
+            return _check_port(host, drawn)
+    raise StartError(f"of {DRAWS} ports that were tried, none is free: name one with --port")
+
+
+def _check_port(host: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -51,7 +73,7 @@ def claim_port(host: str, port: int) -> int:
             return int(listener.getsockname()[1])
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise StartError(f"port {port} is taken: choose another with --port") from error
+            raise PortTakenError(f"port {port} is taken: choose another with --port") from error
         if error.errno == errno.EACCES:
             raise StartError(
                 f"port {port} needs more rights: choose one over 1023 with --port"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import grpc
 
-from services.cli.conversation import Said
+from services.cli.chat.conversation import Said
 from tokenmesh.gateway.v1 import chat_pb2, chat_pb2_grpc, model_pb2, model_pb2_grpc
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
 from tokenmesh.mesh.v1 import generation_pb2

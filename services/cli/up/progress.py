@@ -13,7 +13,7 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
-from services.cli.supervisor import log_tail
+from services.cli.up.supervisor import log_tail
 
 # On a terminal a line is drawn over; elsewhere each stays.
 TERMINAL_INTERVAL_S = 0.5

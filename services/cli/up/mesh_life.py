@@ -10,10 +10,10 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from services.cli import announcement, log_following, notice, plan
-from services.cli.local_mesh import LocalMesh
-from services.cli.progress import StartProgress
-from services.cli.supervisor import Child, ChildError, Supervisor
+from services.cli.up import announcement, log_following, notice, plan
+from services.cli.up.local_mesh import LocalMesh
+from services.cli.up.progress import StartProgress
+from services.cli.up.supervisor import Child, ChildError, Supervisor
 from services.mesh.errors import StartError
 from services.mesh.process import EXIT_CANNOT_START
 

@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from services.cli.supervisor import Supervisor
+from services.cli.up.supervisor import Supervisor
 
 POLL_INTERVAL_S = 0.2
 

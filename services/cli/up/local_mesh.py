@@ -6,11 +6,11 @@ import asyncio
 import os
 from collections.abc import Sequence
 
-from services.cli import envoy, plan, probes
-from services.cli.notice import MeshNotice, ProcessNotice
-from services.cli.preflight import claim_port
-from services.cli.progress import StartProgress
-from services.cli.supervisor import Child, Supervisor
+from services.cli.up import envoy, plan, probes
+from services.cli.up.notice import MeshNotice, ProcessNotice
+from services.cli.up.preflight import claim_port
+from services.cli.up.progress import StartProgress
+from services.cli.up.supervisor import Child, Supervisor
 from services.mesh.errors import StartError
 from services.mesh.process import ReadyNotice
 

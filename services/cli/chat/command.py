@@ -8,10 +8,11 @@ from typing import Annotated
 import grpc
 import typer
 
-from services.cli import answering, mesh_access
-from services.cli.conversation import Conversation
+from services.cli import mesh_access
+from services.cli.chat import answering
+from services.cli.chat.conversation import Conversation
+from services.cli.chat.talk import Talk
 from services.cli.options import Option, Url
-from services.cli.talk import Talk
 from tokenmesh.mesh.v1 import generation_pb2
 
 

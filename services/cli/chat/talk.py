@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from services.cli import answering, mesh_access
-from services.cli.answering import Answer
-from services.cli.conversation import Conversation, Order, Question, Unknown, Verb, understand
+from services.cli import mesh_access
+from services.cli.chat import answering
+from services.cli.chat.answering import Answer
+from services.cli.chat.conversation import Conversation, Order, Question, Unknown, Verb, understand
 from tokenmesh.mesh.v1 import generation_pb2
 
 EXIT_INTERRUPTED = 130

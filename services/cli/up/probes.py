@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from services.cli.supervisor import POLL_INTERVAL_S, Child
+from services.cli.up.supervisor import POLL_INTERVAL_S, Child
 from services.mesh.channels import open_channel
 from services.mesh.process import ReadyNotice, read_ready
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc

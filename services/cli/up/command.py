@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from services.cli import notice, plan, preflight
 from services.cli.options import Option
+from services.cli.up import notice, plan, preflight
 from services.mesh.errors import StartError
 from services.mesh.logs import Level
 from services.mesh.process import EXIT_CANNOT_START
@@ -170,7 +170,7 @@ def up(
         worker_options=tuple(worker_options or ()),
     )
     # Not before what can go wrong at once has been looked for.
-    from services.cli import mesh_life
+    from services.cli.up import mesh_life
 
     console = Console(soft_wrap=True)
     with lock:

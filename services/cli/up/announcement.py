@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from services.cli.notice import MeshNotice
-from services.cli.supervisor import ChildError
+from services.cli.up.notice import MeshNotice
+from services.cli.up.supervisor import ChildError
 
 QUESTION = "What is TokenMesh?"
 

@@ -1,0 +1,1 @@
+"""`tokenmesh chat`: a conversation in the terminal."""

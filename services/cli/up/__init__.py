@@ -1,0 +1,1 @@
+"""`tokenmesh up`: a whole mesh on this machine."""
