@@ -88,7 +88,6 @@ async def test_greedy_tokens_equal_generate_alone() -> None:
             assert output.token_ids == generate(folder, prompt)
 
 
-@pytest.mark.skipif(not (DEMO / "config.json").exists(), reason="the demo model is not trained")
 async def test_the_demo_model_generates_the_same_as_by_itself() -> None:
     prompts = ("What is 3 + 4?", "Hello!", "TokenMesh is", "The capital of France")
     async with running(engine(DEMO)) as client:
