@@ -92,14 +92,16 @@ async def stream(client: httpx.AsyncClient) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def steady_requests(client: httpx.AsyncClient) -> AsyncIterator[Counter[str]]:
-    """Eight clients that ask one short question after another for as long as the block runs."""
+async def steady_requests(
+    client: httpx.AsyncClient, *, tokens: int = 1
+) -> AsyncIterator[Counter[str]]:
+    """Eight clients that ask one question after another for as long as the block runs."""
     outcomes: Counter[str] = Counter()
     is_over = asyncio.Event()
 
     async def one_client() -> None:
         while not is_over.is_set():
-            outcomes[await ask(client)] += 1
+            outcomes[await ask(client, tokens)] += 1
 
     async with asyncio.TaskGroup() as clients:
         for _ in range(8):
@@ -156,11 +158,11 @@ async def test_a_killed_worker_costs_only_what_it_had_begun(parts: Parts) -> Non
     assert outcomes == {"ok": 40}
 
 
-async def test_workers_that_die_under_short_requests_are_not_noticed(parts: Parts) -> None:
-    async with open_client(parts) as client, steady_requests(client) as outcomes:
-        await until_more(outcomes, 50)
+async def test_a_killed_worker_costs_no_answer_that_is_sent_whole(parts: Parts) -> None:
+    async with open_client(parts) as client, steady_requests(client, tokens=50) as outcomes:
+        await until_more(outcomes, 20)
         parts.workers[0][0].send(signal.SIGKILL)
-        await until_more(outcomes, 100)
+        await until_more(outcomes, 40)
     assert set(outcomes) == {"ok"}
 
 

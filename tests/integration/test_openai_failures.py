@@ -71,7 +71,7 @@ class ScriptedRelay:
         self.generations: list[ScriptedGeneration] = []
         self._next = 0
 
-    def generate(self, start: worker_pb2.Start, *, time_left_s: float | None) -> Any:
+    def generate(self, start: worker_pb2.Start, *, time_left_s: float | None, whole: bool) -> Any:
         self._next += 1
         return self.generations[self._next - 1]
 

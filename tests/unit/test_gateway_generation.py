@@ -60,11 +60,16 @@ class Workers:
 
 
 def generation(
-    *links: Link, admission: Admission, time_left_s: float = 60.0, window_tokens: int = 4
+    *links: Link,
+    admission: Admission,
+    time_left_s: float = 60.0,
+    window_tokens: int = 4,
+    whole: bool = False,
 ) -> Generation:
     return Generation(
         worker_pb2.Start(model="m", text="Hi"),
         time_left_s=time_left_s,
+        whole=whole,
         dispatch=cast("Dispatch", Workers(*links)),
         admission=admission,
         limits=GenerationLimits(max_attempts=3, credit_window_tokens=window_tokens),
@@ -162,3 +167,43 @@ async def test_a_time_that_is_up_already_starts_nothing(admission: Admission) ->
             pass
     assert not link.attempts
     assert admission.running == 0
+
+
+def finished(number: int) -> worker_pb2.SequenceEvent:
+    return worker_pb2.SequenceEvent(number=number, finished=worker_pb2.Finished())
+
+
+async def test_a_whole_answer_starts_anew_where_its_worker_is_lost(admission: Admission) -> None:
+    first, second = Link("a"), Link("b")
+    running = generation(first, second, admission=admission, whole=True)
+    async with running:
+        first.attempts[0].receive(STARTED)
+        first.attempts[0].receive(chunk(1, "He", 1))
+        reading = asyncio.ensure_future(anext(running))
+        async with asyncio.timeout(10):
+            while not running.progress[0].token_ids:
+                await asyncio.sleep(0)
+        first.attempts[0].lose(WorkerLostError("gone"))
+        async with asyncio.timeout(10):
+            while not second.attempts:
+                await asyncio.sleep(0)
+        for event in (STARTED, chunk(1, "Hel", 1, 2), chunk(2, "lo", 3), finished(3)):
+            second.attempts[0].receive(event)
+        events = await reading
+        with pytest.raises(StopAsyncIteration):
+            await anext(running)
+    assert [event.WhichOneof("event") for event in events] == ["started", "chunk", "finished"]
+    assert events[1].chunk.text == "Hello"
+    assert running.progress[0].token_ids == [1, 2, 3]
+
+
+async def test_a_stream_with_a_token_does_not_start_anew(admission: Admission) -> None:
+    first, second = Link("a"), Link("b")
+    async with generation(first, second, admission=admission) as running:
+        first.attempts[0].receive(STARTED)
+        first.attempts[0].receive(chunk(1, "He", 1))
+        assert len(await anext(running)) == 2
+        first.attempts[0].lose(WorkerLostError("gone"))
+        with pytest.raises(WorkerLostError):
+            await anext(running)
+    assert not second.attempts

@@ -85,7 +85,10 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
         self, request: chat_pb2.CreateChatCompletionRequest, context: Context
     ) -> AsyncGenerator[HttpBody, None]:
         start = chat_start(read_chat_request(request), current_request_id())
-        async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+        limit_s = time_left_s(context)
+        async with self._relay.generate(
+            start, time_left_s=limit_s, whole=not request.stream
+        ) as generation:
             abandon_when_over(context, generation)
             envelope = _envelope("chatcmpl", generation, self._directory)
             if not request.stream:
@@ -128,7 +131,9 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
         async with AsyncExitStack() as stack:
             generations: list[Generation] = []
             for start in starts:
-                generation = self._relay.generate(start, time_left_s=limit_s)
+                generation = self._relay.generate(
+                    start, time_left_s=limit_s, whole=not request.stream
+                )
                 generations.append(await stack.enter_async_context(generation))
                 abandon_when_over(context, generation)
             envelope = _envelope("cmpl", generations[0], self._directory)

@@ -50,6 +50,8 @@ class Generation:
     Entering admits the request, picks a worker and starts it there. Iterating gives the events of
     all choices, until each has Finished. Leaving aborts what still runs. What fails before the
     client has got a token is started again on another worker, and the client sees nothing of it.
+    With `whole`, the client gets nothing before all of it is there: one item holds every event, and
+    what fails on the way can be started again until then.
 
     Raises:
         QueueFullError, ModelNotFoundError, NoWorkerError, InvalidRequestError: on entering.
@@ -62,6 +64,7 @@ class Generation:
         start: worker_pb2.Start,
         *,
         time_left_s: float,
+        whole: bool,
         dispatch: Dispatch,
         admission: Admission,
         limits: GenerationLimits,
@@ -88,6 +91,7 @@ class Generation:
         self._is_over = False
         self._unfinished = len(self.progress)
         self._has_delivered_tokens = False
+        self._held: list[worker_pb2.SequenceEvent] | None = [] if whole else None
         self._tried: set[str] = set()
         self._granted_tokens = 0
         self._attempt: Attempt
@@ -127,7 +131,11 @@ class Generation:
                 self._retry(error)
                 continue
             delivered = self._deliver(events)
-            if delivered:
+            if self._held is not None:
+                self._held += delivered
+                if not self._unfinished:
+                    return merge(self._held)
+            elif delivered:
                 return delivered
         raise StopAsyncIteration
 
@@ -180,6 +188,10 @@ class Generation:
             # Nobody else is there, which says less than why it failed.
             raise error from None
         self._record.retried(error)
+        if self._held is not None:
+            self._held.clear()
+            self.progress = [ChoiceProgress() for _ in self.progress]
+            self._unfinished = len(self.progress)
 
     def _expire(self) -> None:
         error = self._deadline_error()
@@ -214,7 +226,7 @@ class Generation:
                 self._unfinished -= 1
                 self._record.finished(event.finished)
         if tokens:
-            self._has_delivered_tokens = True
+            self._has_delivered_tokens = self._held is None
             self._record.delivered()
             self._replenish(tokens)
         if repeated:

@@ -37,17 +37,20 @@ class Relay:
         self._metrics = metrics
         self._random = random
 
-    def generate(self, start: worker_pb2.Start, *, time_left_s: float | None = None) -> Generation:
+    def generate(
+        self, start: worker_pb2.Start, *, time_left_s: float | None = None, whole: bool = False
+    ) -> Generation:
         """The generation of a validated request, to be entered with `async with`.
 
         `start` is the relay's from now on: it fills in the seed, the time left and the credit. With
         `time_left_s` (see `deadlines`) the request may take that long, but never longer than the
-        gateway allows.
+        gateway allows. With `whole`, all of it comes at once, and survives its worker until then.
         """
         limit_s = self._request_timeout_s
         return Generation(
             start,
             time_left_s=limit_s if time_left_s is None else min(time_left_s, limit_s),
+            whole=whole,
             dispatch=self._dispatch,
             admission=self._admission,
             limits=self._limits,
