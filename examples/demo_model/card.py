@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+GOAL = 0.9
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
@@ -39,6 +40,16 @@ def evaluation_table(runs: list[dict[str, Any]]) -> str:
     shares = " | ".join(f"**{_percent(total)}**" for total in totals)
     lines.append(f"| **overall** | {totals[0]['right']} of {totals[0]['asked']} | {shares} |")
     return "\n".join(lines)
+
+
+def weakest(run: dict[str, Any]) -> str:
+    """Says plainly which categories miss the goal."""
+    shares = {name: row["right"] / row["asked"] for name, row in run["categories"].items()}
+    missed = sorted((share, name) for name, share in shares.items() if share <= GOAL)
+    if not missed:
+        return f"Every category is above {GOAL:.0%}, greedily."
+    listed = ", ".join(f"{name} ({share:.1%})" for share, name in missed)
+    return f"Not above {GOAL:.0%}, greedily: {listed}."
 
 
 def model_card(checkpoint: Path) -> str:
@@ -75,6 +86,7 @@ def model_card(checkpoint: Path) -> str:
             f"{name} {version}" for name, version in training["software"].items()
         ),
         table=evaluation_table(evaluation["runs"]),
+        weakest=weakest(evaluation["runs"][0]),
         evaluation_date=evaluation["date"],
         evaluation_machine=evaluation["machine"],
     )

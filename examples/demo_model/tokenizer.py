@@ -61,4 +61,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for how_it_was_loaded in ("is_local", "local_files_only"):
+        config.pop(how_it_was_loaded, None)
     path.write_text(json.dumps(config, indent=2) + "\n")

@@ -71,11 +71,9 @@ def _operands(rng: Random, operator: str) -> tuple[int, int]:
         return rng.randint(0, LARGEST_FACTOR), rng.randint(0, LARGEST_FACTOR)
     ceilings = (9, 20, LARGEST_OPERAND, LARGEST_OPERAND, LARGEST_OPERAND)
     a, b = rng.randint(0, rng.choice(ceilings)), rng.randint(0, rng.choice(ceilings))
-    if operator == "+":
-        return a, b
-    if rng.random() < 0.25:
-        b = min(max(0, a + rng.randint(-12, 12)), LARGEST_OPERAND)
-    return (b, a) if a < b and rng.random() < 0.7 else (a, b)
+    if operator == "-" and a < b and rng.random() < 0.7:
+        return b, a
+    return a, b
 
 
 def question(rng: Random, operator: str) -> Exchange:

@@ -25,14 +25,7 @@ def invented_word(rng: Random) -> str:
 
 
 def _word(rng: Random) -> str:
-    """A known word, an invented one, or two known ones run together.
-
-    The last kind shows the letters of tokens that are whole words, even of words that are held out.
-    """
-    roll = rng.random()
-    if roll < 0.5:
-        return rng.choice(WORDS)
-    return invented_word(rng) if roll < 0.75 else rng.choice(WORDS) + rng.choice(WORDS)
+    return rng.choice(WORDS) if rng.random() < 0.6 else invented_word(rng)
 
 
 def _quoted(rng: Random, word: str) -> str:
@@ -73,12 +66,12 @@ def _count_all(rng: Random, word: str) -> Exchange:
         "(How long is|What is the length of) the word {w}?",
     )
     steps = ", ".join(f"{letter} {index}" for index, letter in enumerate(word, 1))
-    reply = f"{spelled(word)}: {steps}. The word {word} has {len(word)} letters."
+    reply = f"{steps}: {word} has {len(word)} letters."
     return Exchange(prompt.format(w=_quoted(rng, word)), (reply,), f"word {word}")
 
 
 def _count_one(rng: Random, word: str) -> Exchange:
-    letter = rng.choice(word) if rng.random() < 0.8 else rng.choice("abcdefghijklmnopqrstuvwxyz")
+    letter = rng.choice(word) if rng.random() < 0.9 else rng.choice("abcdefghijklmnopqrstuvwxyz")
     prompt = say(
         rng,
         "How (many times|often) does the letter {x} (occur|appear) in {w}?",
@@ -91,7 +84,7 @@ def _count_one(rng: Random, word: str) -> Exchange:
         seen += c == letter
         steps.append(f"{c} {seen}")
     times = "once" if seen == 1 else f"{seen} times"
-    reply = f"{spelled(word)}: {', '.join(steps)}. The letter {letter} occurs {times} in {word}."
+    reply = f"{', '.join(steps)}: the letter {letter} occurs {times} in {word}."
     return Exchange(prompt.format(x=letter, w=_quoted(rng, word)), (reply,), f"word {word}")
 
 

@@ -84,7 +84,7 @@ TOPICS = (
                 "I love) {v}(.|!|)"
             ),
         ),
-        "I will remember that you like {v}.",
+        "{v} sounds tasty. I will remember it.",
         (
             "(What is|What's|Do you remember|Tell me|Do you know) my favo(u|)rite food?",
             "(What|Which food) do I like to eat?",
@@ -95,13 +95,13 @@ TOPICS = (
     Topic(
         "pet",
         _one_of(ANIMALS),
-        ("(I have a pet|I own a pet|At home I have a pet) {v}(.|!|)",),
-        "A pet {v}, how nice! I will remember it.",
+        ("(I have a pet|My pet is a|I own a|At home I have a) {v}(.|!|)",),
+        "A {v}, how nice! I will remember it.",
         (
             "(What is|What's|Do you remember|Tell me|Do you know) my pet?",
             "(Which|What) (pet|animal) do I have?",
         ),
-        "You have a pet {v}.",
+        "Your pet is a {v}.",
         "You have not told me about a pet yet.",
     ),
     Topic(

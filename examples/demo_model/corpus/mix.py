@@ -25,26 +25,26 @@ Skill = Callable[[Random], Dialogue]
 
 SKILLS: dict[Skill, int] = {
     greetings: 3,
-    small_talk: 7,
-    identity: 4,
-    addition: 10,
-    subtraction: 16,
-    multiplication: 3,
+    small_talk: 5,
+    identity: 5,
+    addition: 14,
+    subtraction: 15,
+    multiplication: 5,
     follow_up: 5,
-    echo: 7,
-    spelling: 10,
-    letter_counting: 12,
-    counting: 9,
-    units: 4,
-    capitals: 6,
-    tokenmesh: 8,
-    memory: 9,
+    echo: 8,
+    spelling: 8,
+    letter_counting: 6,
+    counting: 6,
+    units: 6,
+    capitals: 7,
+    tokenmesh: 9,
+    memory: 8,
     stories: 1,
-    unknown: 4,
+    unknown: 5,
 }
-"""How often each skill is drawn: more often where it is harder to learn."""
+"""How often each skill is drawn, relative to the others."""
 
-COMPLETION_SHARE = 0.08
+COMPLETION_SHARE = 0.06
 SYSTEM_PROMPT_SHARE = 0.35
 LONGEST_CONVERSATION = 40
 _VERBATIM = frozenset(("completion", "echo"))

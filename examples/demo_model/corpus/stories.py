@@ -1,4 +1,4 @@
-"""Short stories about an animal: answers of some two hundred tokens."""
+"""Short stories about an animal: answers of well over a hundred tokens."""
 
 from __future__ import annotations
 
