@@ -120,7 +120,7 @@ class CreateChatCompletionRequest(_message.Message):
     def stream_options(self) -> Global___StreamOptions: ...
     @_builtins.property
     def stop(self) -> _struct_pb2.Value:
-        """A string or a list of up to 4 strings."""
+        """A string or a list of strings. OpenAI takes 4 of them; here 64 are taken."""
 
     @_builtins.property
     def logit_bias(self) -> _struct_pb2.Struct:
