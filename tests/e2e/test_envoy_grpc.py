@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -137,7 +136,6 @@ async def test_a_gateway_that_is_gone_is_unavailable(mesh: MeshNotice, folder: P
     assert "{" not in str(caught.value.details())
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="Node is not installed")
 def test_a_node_client_of_the_protos_alone(mesh: MeshNotice) -> None:
     install_node_packages(NODE_CLIENT)
     asked = ["node", "chat.js", "--address", mesh.grpc_address, "Hello"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from services.cli.up.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
@@ -17,7 +14,6 @@ from tests.e2e.processes import install_node_packages
 FOLDER = Path(__file__).resolve().parent / "node"
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="Node is not installed")
 def test_the_node_sdk(mesh: MeshNotice) -> None:
     install_node_packages(FOLDER)
     ran = subprocess.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from typing import Any
 
@@ -49,7 +48,6 @@ def test_a_stream_byte_for_byte(mesh: MeshNotice) -> None:
     assert closing == f'[{{"index":0,"delta":{{}},{tail}"length"}}]'
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_without_any_header(mesh: MeshNotice) -> None:
     command = ["curl", "-sS", "--no-buffer", f"{mesh.base_url}/chat/completions", "-d"]
     body = json.dumps({**HELLO, "stream": True, "max_tokens": 3})
@@ -58,7 +56,6 @@ def test_curl_without_any_header(mesh: MeshNotice) -> None:
     assert printed.endswith("data: [DONE]\n\n")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize(
     ("option", "version"), [("--http2-prior-knowledge", "2"), ("--http2", "1.1")]
 )

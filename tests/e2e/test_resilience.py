@@ -84,11 +84,18 @@ async def ask(client: httpx.AsyncClient, tokens: int = 1) -> str:
     return "ok" if answer.is_success else f"{answer.status_code}: {answer.text}"
 
 
-async def stream(client: httpx.AsyncClient) -> list[str]:
+async def stream(client: httpx.AsyncClient, begun: Counter[str] | None = None) -> list[str]:
+    """The events of one stream. Its first is counted in `begun`."""
     asked = body(stream=True, tokens=STREAM_TOKENS)
     async with client.stream("POST", "chat/completions", json=asked) as answer:
         assert answer.is_success, (await answer.aread()).decode()
-        return [line.removeprefix("data: ") async for line in answer.aiter_lines() if line]
+        lines: list[str] = []
+        async for line in answer.aiter_lines():
+            if line and not lines and begun is not None:
+                begun["streams"] += 1
+            if line:
+                lines.append(line.removeprefix("data: "))
+        return lines
 
 
 @contextlib.asynccontextmanager
@@ -118,7 +125,7 @@ def open_client(parts: Parts) -> httpx.AsyncClient:
 
 
 async def until_more(outcomes: Counter[str], count: int) -> None:
-    """Waits until so many more requests have ended."""
+    """Waits until so many more have been counted."""
     goal = outcomes.total() + count
     async with asyncio.timeout(REQUEST_LIMIT_S):
         while outcomes.total() < goal:
@@ -145,14 +152,16 @@ async def test_a_controller_restart_under_load_fails_no_request(parts: Parts, fo
 
 async def test_a_killed_worker_costs_only_what_it_had_begun(parts: Parts) -> None:
     async with open_client(parts) as client:
+        begun: Counter[str] = Counter()
         async with asyncio.TaskGroup() as tasks:
-            streams = [tasks.create_task(stream(client)) for _ in range(20)]
-            await asyncio.sleep(0.3)
+            streams = [tasks.create_task(stream(client, begun)) for _ in range(20)]
+            await until_more(begun, 20)
             parts.workers[0][0].send(signal.SIGKILL)
         lines = [each.result() for each in streams]
         whole = [each for each in lines if each[-1] == "[DONE]"]
         cut = [each for each in lines if each[-1] != "[DONE]"]
         assert len(whole) >= len(lines) // 4, "the other worker's streams go on"
+        assert cut, "some streams were on the worker that died"
         assert all('"error"' in each[-1] for each in cut), "a cut stream says why"
         outcomes = Counter([await ask(client) for _ in range(40)])
     assert outcomes == {"ok": 40}

@@ -14,7 +14,11 @@ from services.gateway.links.attempt import Attempt
 from services.gateway.links.dispatch import Dispatch
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
-from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.generation import (
+    HELD_EVENTS_PER_CHOICE,
+    Generation,
+    GenerationLimits,
+)
 from services.gateway.relay.turns import Turns
 from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
 from tests.fakes.fleet import model, worker
@@ -207,3 +211,23 @@ async def test_a_stream_with_a_token_does_not_start_anew(admission: Admission) -
         with pytest.raises(WorkerLostError):
             await anext(running)
     assert not second.attempts
+
+
+async def test_a_long_whole_answer_is_joined_without_loss(admission: Admission) -> None:
+    link = Link("a")
+    tokens = 3 * HELD_EVENTS_PER_CHOICE
+    running = generation(link, admission=admission, whole=True)
+    async with running:
+        reading = asyncio.ensure_future(anext(running))
+        link.attempts[0].receive(STARTED)
+        for number in range(1, tokens + 1):
+            link.attempts[0].receive(chunk(number, "x", number))
+            # Each is taken by itself.
+            async with asyncio.timeout(10):
+                while len(running.progress[0].token_ids) < number:
+                    await asyncio.sleep(0)
+        link.attempts[0].receive(finished(tokens + 1))
+        events = await reading
+    assert [event.WhichOneof("event") for event in events] == ["started", "chunk", "finished"]
+    assert events[1].chunk.text == "x" * tokens
+    assert list(events[1].chunk.token_ids) == list(range(1, tokens + 1))

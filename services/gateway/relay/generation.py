@@ -36,6 +36,10 @@ SEED_BITS = 53
 """Drawn seeds fit a JSON number exactly."""
 
 
+HELD_EVENTS_PER_CHOICE = 64
+"""Fewer keep less memory, and copy a long answer more often."""
+
+
 @dataclass(frozen=True)
 class GenerationLimits:
     """What a gateway allows each request."""
@@ -79,7 +83,7 @@ class Generation:
         self.seed = start.sampling.seed
         self.created_at_s = time.time()
         self.progress = [ChoiceProgress() for _ in range(max(1, start.sampling.choices))]
-        """What the client has received, by choice."""
+        """What the client has received, by choice; of a whole answer, what is held for it."""
         self._start = start
         self._deadline_s = time.monotonic() + time_left_s
         self._time_left_s = time_left_s
@@ -132,7 +136,7 @@ class Generation:
                 continue
             delivered = self._deliver(events)
             if self._held is not None:
-                self._held += delivered
+                self._hold(delivered)
                 if not self._unfinished:
                     return merge(self._held)
             elif delivered:
@@ -232,6 +236,13 @@ class Generation:
         if repeated:
             return [event for event in events if event not in repeated]
         return events
+
+    def _hold(self, events: Sequence[worker_pb2.SequenceEvent]) -> None:
+        """Keeps events until all are there, joined now and then: one event a token is much."""
+        assert self._held is not None
+        self._held += events
+        if len(self._held) > HELD_EVENTS_PER_CHOICE * len(self.progress):
+            self._held = merge(self._held)
 
     def _replenish(self, delivered_tokens: int) -> None:
         """Gives credit back once half of it is used, so that the worker never waits for it."""

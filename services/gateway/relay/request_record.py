@@ -58,7 +58,7 @@ class RequestRecord:
         self._cached_tokens = started.cached_tokens
 
     def delivered(self) -> None:
-        """The client gets tokens."""
+        """Tokens are there for the client, also where they are held to be sent whole."""
         now_s = time.perf_counter()
         if self._first_token_s:
             self._model.inter_token.observe(now_s - self._last_token_s)

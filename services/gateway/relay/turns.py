@@ -14,8 +14,7 @@ from collections import deque
 
 CLIENTS_PER_TURN = 4
 """More makes turns longer, and messages smaller and so dearer. With fewer, the turn itself is what
-costs. On two cores 4 carried twice as many tokens as no limit, at a quarter of the time to the
-first token; 2 and 8 were near it."""
+costs. docs/adr/0010-gateway-under-load.md tells why it is 4."""
 
 
 class Turns:
