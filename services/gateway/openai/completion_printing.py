@@ -7,13 +7,12 @@ choices are 3, 4 and 5.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from services.gateway.openai.answer_body import AnswerBody, CollectedChoice
 from services.gateway.openai.envelope import Envelope, finish_reason
-from services.gateway.openai.json_text import DONE, array, event, quoted
+from services.gateway.openai.json_text import DONE, event, quoted
 from services.gateway.openai.logprobs import CompletionLogprobs
 from services.gateway.openai.usage import UsageSum
-from tokenmesh.mesh.v1.generation_pb2 import TokenLogprob
 from tokenmesh.worker.v1 import worker_pb2
 
 KIND = "text_completion"
@@ -61,47 +60,13 @@ class CompletionStream:
         return event(f"{self._opening}[{_choice(index, text, logprobs, reason)}{self._closing}")
 
 
-@dataclass
-class _Choice:
-    """A choice as it grows."""
+class CompletionBody(AnswerBody):
+    """The continuations of one or more prompts."""
 
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    finish_reason: str = ""
+    kind = KIND
 
-
-class CompletionBody:
-    """Collects the events of one answer, and prints them at its end."""
-
-    def __init__(self, envelope: Envelope, *, choices_per_prompt: int, with_logprobs: bool) -> None:
-        self._envelope = envelope
-        self._choices_per_prompt = choices_per_prompt
-        self._with_logprobs = with_logprobs
-        self._usage = UsageSum()
-        self._choices: dict[int, _Choice] = {}
-
-    def collect(self, prompt_index: int, events: Sequence[worker_pb2.SequenceEvent]) -> None:
-        """Takes what came."""
-        for each in events:
-            kind = each.WhichOneof("event")
-            index = prompt_index * self._choices_per_prompt + each.choice_index
-            choice = self._choices.setdefault(index, _Choice())
-            if kind == "chunk":
-                choice.texts.append(each.chunk.text)
-                choice.logprobs.extend(each.chunk.logprobs)
-            elif kind == "finished":
-                choice.finish_reason = finish_reason(each.finished.reason)
-                self._usage.add(prompt_index, each.finished.usage)
-
-    def print(self) -> bytes:
-        """The body."""
-        choices = array(
-            self._choice(index, self._choices[index]) for index in sorted(self._choices)
-        )
-        opening = self._envelope.opening(KIND)
-        return f'{opening}{choices},"usage":{self._usage.json()}}}'.encode()
-
-    def _choice(self, index: int, choice: _Choice) -> str:
+    def print_choice(self, index: int, choice: CollectedChoice) -> str:
+        """One of the choices, as a JSON object."""
         logprobs = CompletionLogprobs().print(choice.logprobs) if self._with_logprobs else "null"
         text = quoted("".join(choice.texts))
         return _choice(index, text, logprobs, quoted(choice.finish_reason))
