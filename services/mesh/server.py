@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ log = structlog.get_logger()
 # their servers sooner: this only frees what the server still holds for them.
 SERVER_KEEPALIVE_INTERVAL_MS = 10_000
 SERVER_KEEPALIVE_TIMEOUT_MS = 10_000
+
+# Beyond the grace period. What a handler leaves undone by then ends with the process.
+STOP_LIMIT_S = 5.0
 
 CHANNELZ_SERVICE = "grpc.channelz.v1.Channelz"
 
@@ -94,7 +98,11 @@ class MeshServer:
     async def stop(self, grace_s: float) -> None:
         """Takes no new call, gives running ones `grace_s` seconds, then ends them."""
         await self.drain()
-        await self.grpc.stop(grace_s)
+        try:
+            async with asyncio.timeout(grace_s + STOP_LIMIT_S):
+                await self.grpc.stop(grace_s)
+        except TimeoutError:
+            log.warning("the server did not end in time", address=self.address)
 
 
 async def is_serving(channel: grpc.aio.Channel, timeout_s: float) -> bool:

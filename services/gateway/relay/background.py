@@ -12,6 +12,9 @@ import structlog
 log = structlog.get_logger()
 
 
+CANCEL_AGAIN_S = 0.5
+
+
 class BackgroundTasks:
     """Owns tasks; leaving it cancels those that still run and waits for their end.
 
@@ -31,12 +34,13 @@ class BackgroundTasks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A task that ends may begin another.
+        # A task that ends may begin another, and one that a failing call has just woken may miss
+        # that it was cancelled: both are told again.
         while self._tasks:
             tasks = tuple(self._tasks)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs a coroutine as a task."""
