@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from services.mesh.errors import InvalidRequestError, QueueFullError, StartError
 from services.worker.engines.base import Sampling
 from services.worker.engines.detokenizer import ByteDetokenizer
-from services.worker.engines.transformers.memory import LayerShape, MemoryPlan, plan_memory
-from services.worker.engines.transformers.output import Output
-from services.worker.engines.transformers.places import Places
-from services.worker.engines.transformers.scheduler import Scheduler, Work
-from services.worker.engines.transformers.sequence import Request, Sequence
+from services.worker.engines.transformers.checkpoint.memory import (
+    LayerShape,
+    MemoryPlan,
+    plan_memory,
+)
+from services.worker.engines.transformers.scheduling.places import Places
+from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
+from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
+from services.worker.engines.transformers.text.output import Output
 
 
 def sequence(

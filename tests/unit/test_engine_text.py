@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.worker.engines.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
 from services.worker.engines.stop_strings import StopStrings
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 from tests.models import checkpoint
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

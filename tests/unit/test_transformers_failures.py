@@ -17,8 +17,8 @@ from services.worker.engines.transformers import TransformersEngine, assembly
 from services.worker.engines.transformers import engine as engine_module
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.outbox import Outbox
-from services.worker.engines.transformers.output import Output
-from services.worker.engines.transformers.scheduler import Scheduler, Work
+from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
+from services.worker.engines.transformers.text.output import Output
 from tests.contract.engine_client import LIMIT_S, running
 from tests.models import checkpoint
 

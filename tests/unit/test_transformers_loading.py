@@ -14,14 +14,14 @@ from services.mesh.errors import StartError
 from services.worker.engines import create
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from services.worker.engines.transformers.device import (
+from services.worker.engines.transformers.checkpoint.device import (
     choose_device,
     choose_dtype,
     default_threads,
     kv_budget_bytes,
     kv_dtype,
 )
-from services.worker.engines.transformers.revision import folder_revision
+from services.worker.engines.transformers.checkpoint.revision import folder_revision
 from tests.contract.engine_client import running
 from tests.models import CONTEXT_TOKENS, checkpoint, edit_config
 

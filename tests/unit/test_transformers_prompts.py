@@ -13,8 +13,8 @@ from services.mesh.errors import InvalidRequestError, UnsupportedError
 from services.worker.engines.base import ChatPrompt
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from services.worker.engines.transformers.prompts import PromptReader
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.text.prompts import PromptReader
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 from tests.contract.engine_client import running
 from tests.models import checkpoint
 

@@ -8,10 +8,10 @@ from typing import Any
 from services.mesh.errors import ContextLengthError, InvalidRequestError, UnsupportedError
 from services.worker.engines.base import EngineRequest, OutputSoFar, Sampling
 from services.worker.engines.sampling import resolve_sampling
-from services.worker.engines.transformers.output import Output
-from services.worker.engines.transformers.prompts import PromptReader
-from services.worker.engines.transformers.sequence import Request, Sequence
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
+from services.worker.engines.transformers.text.output import Output
+from services.worker.engines.transformers.text.prompts import PromptReader
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 
 class Admission:

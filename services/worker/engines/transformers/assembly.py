@@ -13,15 +13,15 @@ import torch
 from services.worker.engines.base import EngineCapacity, ModelDescription, SequenceEvent
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.admission import Admission
+from services.worker.engines.transformers.checkpoint.device import default_threads
+from services.worker.engines.transformers.checkpoint.loading import Checkpoint, load_checkpoint
+from services.worker.engines.transformers.checkpoint.proof import LoadedModel, prepare_model
 from services.worker.engines.transformers.commands import Commands
-from services.worker.engines.transformers.device import default_threads
-from services.worker.engines.transformers.loaded_model import LoadedModel, prepare_model
-from services.worker.engines.transformers.loading import Checkpoint, load_checkpoint
-from services.worker.engines.transformers.prompts import PromptReader
-from services.worker.engines.transformers.sampler import Sampler
-from services.worker.engines.transformers.scheduler import Scheduler
+from services.worker.engines.transformers.sampling.sampler import Sampler
+from services.worker.engines.transformers.scheduling.scheduler import Scheduler
 from services.worker.engines.transformers.step_loop import StepLoop
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.text.prompts import PromptReader
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 log = structlog.get_logger()
 

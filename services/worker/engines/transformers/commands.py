@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from services.worker.engines.transformers.sequence import Sequence
+    from services.worker.engines.transformers.scheduling.sequence import Sequence
 
 
 @dataclass(frozen=True)

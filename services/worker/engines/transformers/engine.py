@@ -36,7 +36,7 @@ from services.worker.engines.base import (
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import commands
 from services.worker.engines.transformers.outbox import Outbox
-from services.worker.engines.transformers.places import Places
+from services.worker.engines.transformers.scheduling.places import Places
 
 if TYPE_CHECKING:
     from services.worker.engines.transformers.assembly import Assembly

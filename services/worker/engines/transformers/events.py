@@ -12,10 +12,10 @@ from services.worker.engines.base import (
     Timing,
     TokenLogprob,
 )
-from services.worker.engines.transformers.output import Ending
-from services.worker.engines.transformers.sampler import Sampled
-from services.worker.engines.transformers.sequence import Sequence
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.sampling.sampler import Sampled
+from services.worker.engines.transformers.scheduling.sequence import Sequence
+from services.worker.engines.transformers.text.output import Ending
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 
 def started(sequence: Sequence) -> list[SequenceEvent]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from services.worker.engines.transformers.attention import step_attention
-from services.worker.engines.transformers.kv_cache import KVCache
-from services.worker.engines.transformers.scheduler import Work
-from services.worker.engines.transformers.step_layout import Span, StepLayout
+from services.worker.engines.transformers.attention.function import step_attention
+from services.worker.engines.transformers.attention.kv_cache import KVCache
+from services.worker.engines.transformers.attention.layout import Span, StepLayout
+from services.worker.engines.transformers.scheduling.scheduler import Work
 
 
 class ModelRunner:

@@ -22,6 +22,7 @@ from services.mesh.errors import (
 )
 from services.worker.engines.base import EngineLoad, SequenceEvent
 from services.worker.engines.transformers import events
+from services.worker.engines.transformers.checkpoint.device import release_cached
 from services.worker.engines.transformers.commands import (
     Abort,
     Add,
@@ -31,12 +32,11 @@ from services.worker.engines.transformers.commands import (
     Stop,
     Wake,
 )
-from services.worker.engines.transformers.device import release_cached
 from services.worker.engines.transformers.model_runner import ModelRunner
-from services.worker.engines.transformers.sampler import Sampled, Sampler
-from services.worker.engines.transformers.scheduler import Scheduler, Work
-from services.worker.engines.transformers.sequence import Sequence
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
+from services.worker.engines.transformers.scheduling.sequence import Sequence
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 log = structlog.get_logger()
 

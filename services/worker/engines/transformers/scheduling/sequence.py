@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from services.worker.engines.base import Sampling, TokenLogprob
-from services.worker.engines.transformers.output import Ending, Output
+from services.worker.engines.transformers.text.output import Ending, Output
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from services.mesh.errors import InvalidRequestError, UnsupportedError
 from services.worker.engines.base import ChatPrompt, Prompt
-from services.worker.engines.transformers.token_texts import TokenTexts
+from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from services.worker.engines.transformers.memory import LayerShape, MemoryPlan
+from services.worker.engines.transformers.checkpoint.memory import LayerShape, MemoryPlan
 
 
 class LayerCache(NamedTuple):

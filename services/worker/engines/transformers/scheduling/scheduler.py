@@ -7,7 +7,7 @@ from bisect import insort
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
-from services.worker.engines.transformers.sequence import Sequence
+from services.worker.engines.transformers.scheduling.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
-from services.worker.engines.transformers.device import choose_device, choose_dtype
-from services.worker.engines.transformers.revision import folder_revision
+from services.worker.engines.transformers.checkpoint.device import choose_device, choose_dtype
+from services.worker.engines.transformers.checkpoint.revision import folder_revision
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Rows
 
 import torch
 
-from services.worker.engines.transformers.sequence import Sequence
+from services.worker.engines.transformers.scheduling.sequence import Sequence
 
 
 class TokenCounts:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from services.worker.engines.randomness import uniform
-from services.worker.engines.transformers.sampling_plan import Filters, SamplingPlan
-from services.worker.engines.transformers.sequence import Sequence
-from services.worker.engines.transformers.token_counts import TokenCounts
+from services.worker.engines.transformers.sampling.plan import Filters, SamplingPlan
+from services.worker.engines.transformers.sampling.token_counts import TokenCounts
+from services.worker.engines.transformers.scheduling.sequence import Sequence
 
 _CANDIDATES = 512
 """Likeliest tokens that are sorted first: enough for most filters, far cheaper than all."""

@@ -10,16 +10,20 @@ import torch
 
 from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
-from services.worker.engines.transformers.attention import (
+from services.worker.engines.transformers.attention.function import (
     ATTENTION_NAME,
     shape_recording,
 )
-from services.worker.engines.transformers.device import kv_budget_bytes, kv_dtype
-from services.worker.engines.transformers.kv_cache import KVCache
-from services.worker.engines.transformers.loading import Checkpoint
-from services.worker.engines.transformers.memory import LayerShape, MemoryPlan, plan_memory
+from services.worker.engines.transformers.attention.kv_cache import KVCache
+from services.worker.engines.transformers.attention.layout import Span, StepLayout
+from services.worker.engines.transformers.checkpoint.device import kv_budget_bytes, kv_dtype
+from services.worker.engines.transformers.checkpoint.loading import Checkpoint
+from services.worker.engines.transformers.checkpoint.memory import (
+    LayerShape,
+    MemoryPlan,
+    plan_memory,
+)
 from services.worker.engines.transformers.model_runner import ModelRunner
-from services.worker.engines.transformers.step_layout import Span, StepLayout
 
 log = structlog.get_logger()
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from services.worker.engines.transformers.kv_cache import KVCache, LayerCache
-from services.worker.engines.transformers.memory import LayerShape
-from services.worker.engines.transformers.step_layout import Span, StepLayout
+from services.worker.engines.transformers.attention.kv_cache import KVCache, LayerCache
+from services.worker.engines.transformers.attention.layout import Span, StepLayout
+from services.worker.engines.transformers.checkpoint.memory import LayerShape
 
 ATTENTION_NAME = "tokenmesh_slots"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from services.worker.engines.base import Sampling
-from services.worker.engines.transformers.sequence import Sequence
+from services.worker.engines.transformers.scheduling.sequence import Sequence
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Attention over packed steps and a paged KV cache."""
