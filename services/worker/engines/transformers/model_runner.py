@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Rows
 
 import torch
 
@@ -10,6 +10,7 @@ from services.worker.engines.transformers.attention.function import step_attenti
 from services.worker.engines.transformers.attention.kv_cache import KVCache
 from services.worker.engines.transformers.attention.layout import Span, StepLayout
 from services.worker.engines.transformers.scheduling.scheduler import Work
+from services.worker.engines.transformers.scheduling.sequence import Sequence
 
 
 class ModelRunner:
@@ -20,7 +21,7 @@ class ModelRunner:
         self._cache = cache
         self._device = device
 
-    def run(self, step: Sequence[Work]) -> torch.Tensor:
+    def run(self, step: Rows[Work]) -> torch.Tensor:
         """Logits `[sampling works, vocabulary]` in float32, in the order of the step.
 
         Decoding works come first, by rising slot. What is computed goes into the cache; running
@@ -47,15 +48,17 @@ class ModelRunner:
         layout = StepLayout(decode_slots, decode_positions, spans, self._device)
         return self.forward(token_ids, layout, sampling_rows)
 
-    def clear_slot(self, slot: int) -> None:
-        """Forgets what a failed sequence left: NaN would outlive it, as no mask covers NaN."""
+    def forget(self, sequence: Sequence, *, spoiled: bool = False) -> None:
+        """Clears what a failed sequence left: NaN would outlive it, as no mask covers NaN."""
+        if sequence.slot is None or not spoiled:
+            return
         for kept in self._cache.layers.values():
-            kept.keys[slot].zero_()
-            kept.values[slot].zero_()
+            kept.keys[sequence.slot].zero_()
+            kept.values[sequence.slot].zero_()
 
     @torch.inference_mode()
     def forward(
-        self, token_ids: Sequence[int], layout: StepLayout, sampling_rows: Sequence[int]
+        self, token_ids: Rows[int], layout: StepLayout, sampling_rows: Rows[int]
     ) -> torch.Tensor:
         """Logits of some rows of a packed row of tokens."""
         with step_attention(layout, self._cache):

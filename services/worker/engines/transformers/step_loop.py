@@ -32,7 +32,7 @@ from services.worker.engines.transformers.commands import (
     Stop,
     Wake,
 )
-from services.worker.engines.transformers.model_runner import ModelRunner
+from services.worker.engines.transformers.runner import Runner
 from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
 from services.worker.engines.transformers.scheduling.sequence import Sequence
@@ -55,7 +55,7 @@ class StepLoop:
         *,
         commands: Commands,
         scheduler: Scheduler,
-        runner: ModelRunner,
+        runner: Runner,
         sampler: Sampler,
         texts: TokenTexts,
         device: torch.device,
@@ -121,7 +121,7 @@ class StepLoop:
                     self._add(sequence)
             case Abort(key):
                 for sequence in self._scheduler.of_request(key):
-                    self._scheduler.remove(sequence)
+                    self._remove(sequence)
             case Grant(key, tokens):
                 for sequence in self._scheduler.of_request(key):
                     if sequence.credit_tokens is not None:
@@ -143,7 +143,7 @@ class StepLoop:
     def _expire(self, now_s: float) -> list[SequenceEvent]:
         out = []
         for sequence in self._scheduler.late(now_s):
-            self._scheduler.remove(sequence)
+            self._remove(sequence)
             out.append(events.failed(sequence, DeadlineError("the request's deadline passed")))
         return out
 
@@ -199,13 +199,11 @@ class StepLoop:
         except Exception as fault:
             return [*out, self._fail(sequence, fault)]
         if sequence.ending is not None:
-            self._scheduler.remove(sequence)
+            self._remove(sequence)
         return out
 
     def _fail(self, sequence: Sequence, fault: Exception) -> SequenceEvent:
-        if sequence.slot is not None:
-            self._runner.clear_slot(sequence.slot)
-        self._scheduler.remove(sequence)
+        self._remove(sequence, spoiled=True)
         request_id = sequence.request.request_id
         log.error("cannot compute a sequence", request_id=request_id, exc_info=fault)
         error: MeshError = InternalError("the engine failed to compute this request")
@@ -213,10 +211,14 @@ class StepLoop:
             error = OutOfMemoryError("the device has no memory for this request, even alone")
         return events.failed(sequence, error)
 
+    def _remove(self, sequence: Sequence, *, spoiled: bool = False) -> None:
+        self._runner.forget(sequence, spoiled=spoiled)
+        self._scheduler.remove(sequence)
+
     def _fail_all(self, error: MeshError) -> None:
         out = []
         for sequence in list(self._scheduler):
-            self._scheduler.remove(sequence)
+            self._remove(sequence)
             out.append(events.failed(sequence, error))
         self._note_load()
         if out:
