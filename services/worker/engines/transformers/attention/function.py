@@ -1,4 +1,4 @@
-"""Attention over packed rows and slots: what stands in for attention inside a model.
+"""What stands in for attention inside a model: attention over packed rows and KV blocks.
 
 A step is one packed row of tokens: one token of each decoding sequence, then pieces of prompts.
 transformers lets a model's attention be replaced by name; ours writes the step's keys and values
@@ -8,20 +8,24 @@ into the KV cache and reads from there what each token may see.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from services.worker.engines.transformers.attention import gathered
 from services.worker.engines.transformers.attention.kv_cache import KVCache, LayerCache
-from services.worker.engines.transformers.attention.layout import Span, StepLayout
+from services.worker.engines.transformers.attention.layout import StepLayout
+from services.worker.engines.transformers.attention.rule import AttentionRule
 from services.worker.engines.transformers.checkpoint.memory import LayerShape
 
-ATTENTION_NAME = "tokenmesh_slots"
+ATTENTION_NAME = "tokenmesh_blocks"
+
+Decode = Callable[[torch.Tensor, LayerCache, StepLayout, AttentionRule], torch.Tensor]
+"""Attends for the decoding rows of a step: see `gathered.decode`."""
 
 
 @dataclass
@@ -30,6 +34,7 @@ class _Running(threading.local):
 
     layout: StepLayout | None = None
     cache: KVCache | None = None
+    decode: Decode = gathered.decode
     shapes: list[LayerShape] | None = None
 
 
@@ -37,9 +42,9 @@ _running = _Running()
 
 
 @contextmanager
-def step_attention(layout: StepLayout, cache: KVCache) -> Iterator[None]:
+def step_attention(layout: StepLayout, cache: KVCache, decode: Decode) -> Iterator[None]:
     """Within it, forward passes of this thread compute a step over a cache."""
-    _running.layout, _running.cache = layout, cache
+    _running.layout, _running.cache, _running.decode = layout, cache, decode
     try:
         yield
     finally:
@@ -55,6 +60,15 @@ def shape_recording() -> Iterator[list[LayerShape]]:
         yield shapes
     finally:
         _running.shapes = None
+
+
+def decode_kernel(device: torch.device, cache_dtype: torch.dtype, threads: int) -> Decode:
+    """The fastest way to attend for decoding rows on a device."""
+    if device.type == "cpu" and cache_dtype in (torch.float32, torch.bfloat16):
+        from services.worker.engines.transformers.attention.cpu_decode import CpuDecode
+
+        return CpuDecode(threads)
+    return gathered.decode
 
 
 def _attend(
@@ -77,109 +91,30 @@ def _attend(
     """
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rule = _Rule(scale, softcap, sliding_window, s_aux)
+    rule = AttentionRule(scale, softcap, sliding_window, s_aux)
+    query, key, value = query[0], key[0], value[0]
     layout, cache = _running.layout, _running.cache
     if layout is None or cache is None:
         assert _running.shapes is not None, "outside of a step"
-        _running.shapes.append(LayerShape(layer, key.shape[1], key.shape[-1], value.shape[-1]))
-        return _attend_alone(query, key, value, rule), None
+        _running.shapes.append(LayerShape(layer, len(key), key.shape[-1], value.shape[-1]))
+        return gathered.attend_alone(query, key, value, rule).transpose(0, 1)[None], None
     kept = cache.layers[layer]
-    keys, values = kept
-    keys[layout.slots, :, layout.positions] = key[0].transpose(0, 1).to(keys.dtype)
-    values[layout.slots, :, layout.positions] = value[0].transpose(0, 1).to(values.dtype)
-    packed = query[0].transpose(0, 1).to(keys.dtype)
+    kept.keys[layout.block_ids, :, layout.offsets] = key.transpose(0, 1).to(kept.keys.dtype)
+    kept.values[layout.block_ids, :, layout.offsets] = value.transpose(0, 1).to(kept.values.dtype)
     parts = []
     if layout.decodes:
-        parts.append(_decode(packed[: layout.decodes], kept, layout, rule))
-    parts.extend(_prefill(packed, kept, layout, span, rule) for span in layout.spans)
+        rows = query[:, : layout.decodes].transpose(0, 1)
+        parts.append(_running.decode(rows, kept, layout, rule).to(query.dtype))
+    for span in layout.spans:
+        reach = slice(span.row, span.row + span.length)
+        if span.position == 0:
+            # All that it sees is in the step itself.
+            part = gathered.attend_alone(query[:, reach], key[:, reach], value[:, reach], rule)
+        else:
+            part = gathered.attend_span(query[:, reach], kept, span, layout, rule)
+        parts.append(part.transpose(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined.to(query.dtype)[None], None
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """How a layer weighs keys."""
-
-    scale: float
-    softcap: float | None
-    window: int | None
-    sinks: torch.Tensor | None
-
-
-def _attend_alone(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: _Rule
-) -> torch.Tensor:
-    """One whole sequence, without a cache."""
-    span = Span(0, 0, 0, query.shape[2])
-    mask = StepLayout([], [], [span], query.device).span_mask(span, rule.window)
-    return _weigh(query, key, value, mask, rule).transpose(1, 2)
-
-
-def _decode(query: torch.Tensor, kept: LayerCache, layout: StepLayout, rule: _Rule) -> torch.Tensor:
-    """One token each of several sequences: `[sequences, heads, size]`."""
-    keys, values = kept
-    rows, length = layout.cache_rows, layout.key_length
-    if layout.in_place:
-        keys, values = keys[:rows, :, :length], values[:rows, :, :length]
-    else:
-        keys = keys[:, :, :length].index_select(0, layout.decode_slots)
-        values = values[:, :, :length].index_select(0, layout.decode_slots)
-    if layout.has_gaps:
-        spread = query.new_zeros((rows, *query.shape[1:]))
-        query = spread.index_copy_(0, layout.decode_slots, query)
-    weighed = _weigh(query[:, :, None], keys, values, layout.decode_mask(rule.window), rule)
-    out = weighed.flatten(1, 2)
-    return out.index_select(0, layout.decode_slots) if layout.has_gaps else out
-
-
-def _prefill(
-    packed: torch.Tensor, kept: LayerCache, layout: StepLayout, span: Span, rule: _Rule
-) -> torch.Tensor:
-    """A piece of a prompt: `[length, heads, size]`."""
-    keys, values = kept
-    end = span.position + span.length
-    query = packed[span.row : span.row + span.length].transpose(0, 1)[None]
-    mask = layout.span_mask(span, rule.window)
-    keys, values = keys[span.slot, :, :end][None], values[span.slot, :, :end][None]
-    return _weigh(query, keys, values, mask, rule)[0].transpose(0, 1)
-
-
-def _weigh(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    rule: _Rule,
-) -> torch.Tensor:
-    """`[rows, heads, queries, size]` over `[rows, kv heads, keys, size]`."""
-    rows, heads, queries, _ = query.shape
-    kv_heads = keys.shape[1]
-    groups = heads // kv_heads
-    if queries == 1 and groups > 1:
-        # The heads that share keys become the queries of one head: keys are read once.
-        query = query.view(rows, kv_heads, groups, query.shape[-1])
-        sinks = None if rule.sinks is None else rule.sinks.view(1, kv_heads, groups, 1)
-    else:
-        sinks = None if rule.sinks is None else rule.sinks.view(1, heads, 1, 1)
-    shared = query.shape[1] != kv_heads
-    mask = mask.to(query.dtype)
-    if rule.softcap is None and sinks is None:
-        out = F.scaled_dot_product_attention(
-            query, keys, values, mask, scale=rule.scale, enable_gqa=shared
-        )
-    else:
-        if shared:
-            keys = keys.repeat_interleave(groups, 1)
-            values = values.repeat_interleave(groups, 1)
-        scores = torch.matmul(query * rule.scale, keys.transpose(-1, -2))
-        if rule.softcap is not None:
-            scores = torch.tanh(scores / rule.softcap) * rule.softcap
-        scores = (scores + mask).float()
-        if sinks is not None:
-            scores = torch.cat([scores, sinks.float().expand(*scores.shape[:-1], 1)], -1)
-        weights = torch.softmax(scores, -1)[..., : keys.shape[-2]].to(values.dtype)
-        out = torch.matmul(weights, values)
-    return out.reshape(rows, heads, queries, values.shape[-1])
+    return joined[None], None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)

@@ -1,49 +1,86 @@
-"""The KV cache: for each layer, keys and values in slots of one sequence each."""
+"""The KV cache: for each layer, keys and values in blocks of BLOCK_TOKENS tokens.
+
+Which block holds what is the scheduler's business; here are only the tensors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
-from services.worker.engines.transformers.checkpoint.memory import LayerShape, MemoryPlan
+from services.worker.engines.transformers.checkpoint.memory import LayerShape
 
 
-class LayerCache(NamedTuple):
-    """What one layer keeps: keys `[slot, kv heads, length, key size]` and values alike."""
+class LayerCache:
+    """What one layer keeps: keys `[blocks, kv heads, block tokens, key size]`, values alike.
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    `key_words` and `value_words` are the same memory for kernels that take NumPy arrays: float32,
+    or the bits of bfloat16 as uint16. Only on a CPU.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.keys = keys
+        self.values = values
+        if keys.device.type == "cpu":
+            self.key_words = words(keys)
+            self.value_words = words(values)
+
+    def gather(self, blocks: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of the first `tokens` keys and values of a table: `[kv heads, tokens, size]`."""
+        return _join(self.keys[blocks], tokens), _join(self.values[blocks], tokens)
 
 
 class KVCache:
-    """The layers' caches, by layer index.
-
-    A slot's tokens lie side by side, so that decoding reads the running slots in place.
-    """
+    """The layers' caches, by layer index."""
 
     def __init__(
         self,
         layers: Sequence[LayerShape],
-        plan: MemoryPlan,
+        *,
+        blocks: int,
+        block_tokens: int,
+        slot_blocks: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        self.block_tokens = block_tokens
+        self.slot_blocks = slot_blocks
         self.layers: dict[int, LayerCache] = {}
         for layer in layers:
-            shape = (plan.slots, layer.kv_heads, plan.context_length_tokens)
+            shape = (blocks, layer.kv_heads, block_tokens)
             self.layers[layer.layer] = LayerCache(
                 _zeros((*shape, layer.key_size), dtype, device),
                 _zeros((*shape, layer.value_size), dtype, device),
             )
 
+    def clear(self, blocks: Iterable[int]) -> None:
+        """Forgets what a failed sequence left: NaN would outlive it, as no mask covers NaN."""
+        index = torch.tensor(list(blocks), dtype=torch.long)
+        for layer in self.layers.values():
+            layer.keys[index] = 0
+            layer.values[index] = 0
+
+
+def words(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of a float32 or bfloat16 tensor on a CPU, as float32 or as bits in uint16."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16)
+    return tensor.numpy()
+
+
+def _join(blocks: torch.Tensor, tokens: int) -> torch.Tensor:
+    """`[blocks, heads, block tokens, size]` as `[heads, tokens, size]`."""
+    count, heads, block_tokens, size = blocks.shape
+    return blocks.transpose(0, 1).reshape(heads, count * block_tokens, size)[:, :tokens]
+
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Zeros, because masked garbage that happens to be NaN would spoil a sum."""
-    if device.type == "cpu" and dtype == torch.float32:
+    if device.type == "cpu":
         # NumPy leaves zeroing to the operating system, page by page on first use: a large cache
         # costs no time at the start, and no memory before it is used.
-        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+        size = int(np.prod(shape)) * dtype.itemsize
+        return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(dtype).view(shape)
     return torch.zeros(shape, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""Makes a loaded checkpoint ready to run in steps, and proves that it computes the same."""
+"""Makes a loaded checkpoint ready to run in batches, and proves that it computes the same."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.attention.function import (
     ATTENTION_NAME,
+    decode_kernel,
     shape_recording,
 )
 from services.worker.engines.transformers.attention.kv_cache import KVCache
-from services.worker.engines.transformers.attention.layout import Span, StepLayout
+from services.worker.engines.transformers.attention.layout import Piece
 from services.worker.engines.transformers.checkpoint.device import kv_budget_bytes, kv_dtype
 from services.worker.engines.transformers.checkpoint.loading import Checkpoint
 from services.worker.engines.transformers.checkpoint.memory import (
@@ -24,31 +25,39 @@ from services.worker.engines.transformers.checkpoint.memory import (
     plan_memory,
 )
 from services.worker.engines.transformers.model_runner import ModelRunner
+from services.worker.engines.transformers.runner import Runner
 
 log = structlog.get_logger()
 
 _PROBE_TOKENS = 8
+_BLOCK_TOKENS = 32
 _TOLERANCE = {torch.float32: 1e-3}
 _TOLERANCE_16_BIT = 0.1
+
+
+class NotPagedError(Exception):
+    """The model cannot run over the paged cache. Says why."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model that runs in steps."""
 
-    runner: ModelRunner
+    runner: Runner
     plan: MemoryPlan
     vocabulary_size: int
+    execution: str
+    """See ModelDescription."""
 
 
 def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedModel:
     """Replaces the model's attention, plans and takes the KV cache, and compares logits.
 
     Raises:
-        StartError: the model's attention cannot be replaced, the KV cache does not fit, or the
-            model computes something else in steps than by itself.
+        NotPagedError: the model's attention cannot be replaced, or the model computes something
+            else in steps than by itself.
+        StartError: the model does not run at all, or the KV cache does not fit.
     """
-    model_type = checkpoint.model.config.model_type
     probe = _probe_tokens(checkpoint)
     reference = _logits(checkpoint, probe)
     layers = _replace_attention(checkpoint, probe)
@@ -61,30 +70,38 @@ def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMod
         model_context_tokens=checkpoint.context_length_tokens,
         context_length_tokens=settings.context_length_tokens,
     )
-    cache = KVCache(layers, plan, dtype, checkpoint.device)
-    runner = ModelRunner(checkpoint.model, cache, checkpoint.device)
+    slot_blocks = -(-plan.context_length_tokens // _BLOCK_TOKENS)
+    cache = KVCache(
+        layers,
+        blocks=plan.slots * slot_blocks,
+        block_tokens=_BLOCK_TOKENS,
+        slot_blocks=slot_blocks,
+        dtype=dtype,
+        device=checkpoint.device,
+    )
+    decode = decode_kernel(checkpoint.device, dtype, torch.get_num_threads())
+    runner = ModelRunner(checkpoint.model, cache, decode, checkpoint.device)
     try:
-        difference = _step_difference(runner, probe, reference, checkpoint.device)
+        difference = _step_difference(runner, probe, reference)
     except Exception as error:
         log.debug("cannot run in steps", exc_info=True)
-        raise StartError(
-            f"model type {model_type!r} is not supported: it does not run in steps: {error!r}"
-        ) from error
+        raise NotPagedError(f"it does not run in steps: {error!r}") from error
     if not difference <= _TOLERANCE.get(checkpoint.dtype, _TOLERANCE_16_BIT):
-        raise StartError(
-            f"model type {model_type!r} is not supported: run in steps, its logits differ by "
-            f"{difference:.1%} from what the model computes by itself"
+        raise NotPagedError(
+            f"run in steps, its logits differ by {difference:.1%} from what it computes by itself"
         )
-    _log_plan(checkpoint, plan, settings)
-    return LoadedModel(runner, plan, min(reference.shape[-1], _embedded_tokens(checkpoint)))
+    log_plan(checkpoint, plan, settings)
+    size = min(reference.shape[-1], embedded_tokens(checkpoint))
+    return LoadedModel(runner, plan, size, "paged")
 
 
 def _probe_tokens(checkpoint: Checkpoint) -> list[int]:
-    size = _embedded_tokens(checkpoint)
+    size = embedded_tokens(checkpoint)
     return [(7 + 13 * place) % size for place in range(_PROBE_TOKENS)]
 
 
-def _embedded_tokens(checkpoint: Checkpoint) -> int:
+def embedded_tokens(checkpoint: Checkpoint) -> int:
+    """Tokens that the model can read."""
     return int(checkpoint.model.get_input_embeddings().weight.shape[0])
 
 
@@ -104,10 +121,7 @@ def _logits(checkpoint: Checkpoint, token_ids: Sequence[int]) -> torch.Tensor:
 def _replace_attention(checkpoint: Checkpoint, probe: Sequence[int]) -> list[LayerShape]:
     """Puts ours in the attention's place. Returns what each layer will keep of a token."""
     model = checkpoint.model
-    refusal = StartError(
-        f"model type {model.config.model_type!r} is not supported: its attention cannot be "
-        "replaced, which continuous batching needs"
-    )
+    refusal = NotPagedError("its attention cannot be replaced, which batching needs")
     if not model._can_set_attn_implementation():
         raise refusal
     model.set_attn_implementation(ATTENTION_NAME)
@@ -118,25 +132,22 @@ def _replace_attention(checkpoint: Checkpoint, probe: Sequence[int]) -> list[Lay
     return list(layers)
 
 
-def _step_difference(
-    runner: ModelRunner, probe: Sequence[int], reference: torch.Tensor, device: torch.device
-) -> float:
+def _step_difference(runner: ModelRunner, probe: Sequence[int], reference: torch.Tensor) -> float:
     """Runs the probe as steps: a prefill, another piece of it, a decode. Relative difference."""
     middle, last = len(probe) // 2, len(probe) - 1
-    first = StepLayout([], [], [Span(0, 0, 0, middle)], device)
-    second = StepLayout([], [], [Span(0, middle, 0, last - middle)], device)
-    third = StepLayout([0], [last], [], device)
+    first, second = Piece([0], 0, middle), Piece([0], middle, last - middle)
     computed = torch.cat(
         [
-            runner.forward(probe[:middle], first, range(middle)),
-            runner.forward(probe[middle:last], second, range(last - middle)),
-            runner.forward(probe[last:], third, [0]),
+            runner.forward(probe[:middle], [], [first], range(middle)),
+            runner.forward(probe[middle:last], [], [second], range(last - middle)),
+            runner.forward(probe[last:], [Piece([0], last, 1)], [], [0]),
         ]
     )
     return float((computed - reference).norm() / reference.norm())
 
 
-def _log_plan(checkpoint: Checkpoint, plan: MemoryPlan, settings: EngineSettings) -> None:
+def log_plan(checkpoint: Checkpoint, plan: MemoryPlan, settings: EngineSettings) -> None:
+    """Prints the plan, and says where it is less than what was asked for."""
     table = plan.table(str(checkpoint.device), checkpoint.weight_bytes)
     log.info("memory\n" + table)
     if plan.context_length_tokens < (
