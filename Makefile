@@ -48,6 +48,9 @@ check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and 
 bench: $(INSTALLED_DEV) ## Measure what the mesh itself costs, and keep the results in benchmarks/results
 	$(BIN)/python -m benchmarks $(ARGS)
 
+profile-engine: $(INSTALLED_DEV) ## Tell what a step of the default engine spends its time on
+	$(BIN)/python -m benchmarks.engine profile $(ARGS)
+
 format: $(INSTALLED_DEV) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format $(PRESENT_SOURCES)
 	$(BIN)/ruff check --fix $(PRESENT_SOURCES)
@@ -80,4 +83,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench profile-engine clean

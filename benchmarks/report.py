@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import table
+
 Run = dict[str, Any]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *(["---:"] * (len(head) - 1))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _unique(runs: Sequence[Run], key: str) -> list[Any]:
@@ -63,7 +60,7 @@ def _throughput(results: _Results) -> str:
                 )
                 row.append(f"{value:,.0f}")
         rows.append(row)
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _added_latency(results: _Results) -> str:
@@ -85,7 +82,7 @@ def _added_latency(results: _Results) -> str:
             added = at(target, key) - at(direct, key)
             row.append("" if target == direct else f"{added:+.2f} ms")
         rows.append(row)
-    return _table(["asked", "median", "p99", "added, median", "added, p99"], rows)
+    return table(["asked", "median", "p99", "added, median", "added, p99"], rows)
 
 
 def _evenness(results: _Results) -> str:
@@ -101,7 +98,7 @@ def _evenness(results: _Results) -> str:
             tokens_per_s = f"{results.median('tokens_per_s', **where):,.0f}"
             rows.append([target, str(concurrency), *spreads, tokens_per_s])
     head = ["asked", "at once", "TTFT, median", "TTFT, p99", "gap, median", "gap, p99", "tokens/s"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _processor_time(results: _Results) -> str:
@@ -115,7 +112,7 @@ def _processor_time(results: _Results) -> str:
                 for job in results.jobs
             ]
             rows.append([f"{target}, {unit}", *used])
-    return _table([f"asked, {concurrency} at once", *results.jobs], rows)
+    return table([f"asked, {concurrency} at once", *results.jobs], rows)
 
 
 def _beside_a_peer(mesh: _Results, peer: _Results) -> str:
@@ -138,7 +135,7 @@ def _beside_a_peer(mesh: _Results, peer: _Results) -> str:
     head += [f"tokens/s, {each} at once" for each in peer.concurrencies]
     rows = [row(mesh, "instant", mesh.targets[-1], mesh.targets[0])]
     rows += [row(peer, "peer", target, peer.targets[0]) for target in peer.targets]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def markdown(content: dict[str, Any]) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks import report
+from benchmarks.engine.phases import PhaseTimes, timing
+from benchmarks.engine.prompts import random_prompts
+from benchmarks.engine.tokenizer import VOCABULARY_SIZE, WORDS, make_tokenizer, token_of
 from benchmarks.load import Answer, AnswerError, measure
 from benchmarks.runs import Subject, in_turn, take
 from benchmarks.summary import percentile, spread_ms, summarise
@@ -131,3 +134,67 @@ async def test_a_measurement_tells_what_it_is_of() -> None:
     assert (taken["target"], taken["completion_tokens"], taken["concurrency"]) == ("a", 3, 2)
     assert taken["requests"] > 0
     assert set(taken["cpu_us_per_token"]) == {"load generator"}
+
+
+def test_a_phase_within_another_is_not_counted_twice() -> None:
+    now_s = 0.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    times = PhaseTimes(lambda: now_s)
+    inner = times.timed("inner", pass_time)
+
+    def outer() -> None:
+        pass_time(1)
+        inner(10)
+        pass_time(2)
+        inner(20)
+
+    times.timed("outer", outer)()
+    assert times.seconds == {"inner": 30, "outer": 3}
+
+
+def test_timing_puts_back_what_it_wrapped() -> None:
+    class Part:
+        def schedule(self) -> int:
+            return 1
+
+        run = forward = sample = schedule
+
+    class Loop:
+        def __init__(self) -> None:
+            self._scheduler, self._runner, self._sampler = Part(), Part(), Part()
+            self._publish = len
+
+        def _take_commands(self) -> int:
+            return self._scheduler.schedule()
+
+        _advance = _take_commands
+
+    loop, times = Loop(), PhaseTimes()
+    with timing(loop, times):
+        assert loop._take_commands() == 1
+    assert set(times.seconds) == {"commands", "schedule"}
+    assert loop._publish is len
+    assert vars(loop._scheduler) == {}
+
+
+def test_the_prompts_of_a_seed_are_always_the_same_and_differ_from_each_other() -> None:
+    ids = {word: number for number, word in enumerate(WORDS)}
+    first, second = random_prompts(ids, 16, "a"), random_prompts(ids, 16, "a")
+    drawn = [next(first) for _ in range(100)]
+    assert drawn == [next(second) for _ in range(100)]
+    assert len({prompt.ids for prompt in drawn}) == 100
+    assert {len(prompt.text.split()) for prompt in drawn} == {16}
+
+
+def test_each_word_of_a_prompt_is_one_token() -> None:
+    pytest.importorskip("transformers")
+    tokenizer = make_tokenizer()
+    assert len(tokenizer) == VOCABULARY_SIZE
+    ids = {word: tokenizer.convert_tokens_to_ids(token_of(word)) for word in WORDS}
+    prompt = next(random_prompts(ids, 200, "a"))
+    assert tuple(tokenizer(prompt.text)["input_ids"]) == prompt.ids
+    assert tokenizer.decode(prompt.ids) == prompt.text

@@ -1,0 +1,1 @@
+"""How fast the default engine is, beside its peers and by itself."""
