@@ -92,16 +92,6 @@ class TestCheckpoints:
         folder = edit_config(checkpoint(), tmp_path / "m", model_type="abacus")
         assert "abacus" in await refusal(folder)
 
-    @pytest.mark.parametrize("model_type", ["bloom", "mamba"])
-    async def test_attention_that_cannot_be_replaced(self, model_type: str) -> None:
-        line = await refusal(checkpoint(model_type))
-        assert f"model type {model_type!r} is not supported" in line
-
-    async def test_layers_that_this_engine_does_not_run(self, tmp_path: Path) -> None:
-        layers = ["linear_attention", "full_attention"]
-        folder = edit_config(checkpoint("qwen3"), tmp_path / "m", layer_types=layers)
-        assert "linear_attention" in await refusal(folder)
-
     async def test_a_chat_template_that_cannot_be_read(self, tmp_path: Path) -> None:
         line = await refusal(checkpoint(), chat_template_path=tmp_path / "none.jinja")
         assert "cannot read the chat template" in line

@@ -195,6 +195,9 @@ class ModelDescription:
     """Names of tokenmesh.mesh.v1.Capability without their prefix, such as "CHAT"."""
     loaded_at_s: float
     """Seconds since the epoch."""
+    execution: str = ""
+    """How the engine runs it, where it has several ways: "paged" (batches over a paged KV cache)
+    or "serial" (one sequence after another: slower)."""
 
 
 @dataclass(frozen=True)

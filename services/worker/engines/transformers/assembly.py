@@ -15,8 +15,9 @@ from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.admission import Admission
 from services.worker.engines.transformers.checkpoint.device import default_threads
 from services.worker.engines.transformers.checkpoint.loading import Checkpoint, load_checkpoint
-from services.worker.engines.transformers.checkpoint.proof import LoadedModel, prepare_model
+from services.worker.engines.transformers.checkpoint.proof import LoadedModel
 from services.worker.engines.transformers.commands import Commands
+from services.worker.engines.transformers.execution import prepare
 from services.worker.engines.transformers.sampling.sampler import Sampler
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler
 from services.worker.engines.transformers.step_loop import StepLoop
@@ -53,7 +54,7 @@ def assemble(
     # Counts for the calling thread.
     torch.set_num_threads(settings.threads or default_threads())
     checkpoint = load_checkpoint(settings)
-    loaded = prepare_model(checkpoint, settings)
+    loaded = prepare(checkpoint, settings)
     plan = loaded.plan
     texts = TokenTexts(checkpoint.tokenizer)
     prompts = PromptReader(
@@ -87,6 +88,7 @@ def assemble(
         revision=description.revision,
         device=str(checkpoint.device),
         dtype=description.dtype,
+        execution=description.execution,
         threads=torch.get_num_threads(),
         seconds=round(time.monotonic() - began_s, 2),
     )
@@ -126,4 +128,5 @@ def _describe(
         vocabulary_size=loaded.vocabulary_size,
         capabilities=frozenset(capabilities),
         loaded_at_s=time.time(),
+        execution=loaded.execution,
     )

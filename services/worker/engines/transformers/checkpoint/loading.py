@@ -12,7 +12,7 @@ import structlog
 import torch
 import transformers
 from huggingface_hub.utils import logging as hub_logging
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from services.mesh.errors import StartError
@@ -24,7 +24,6 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 _DEFAULTS = (
     "temperature",
     "top_p",
@@ -69,14 +68,14 @@ def load_checkpoint(settings: EngineSettings) -> Checkpoint:
     options = {"revision": settings.revision or "main", "trust_remote_code": False}
     config = _load(source, lambda: AutoConfig.from_pretrained(source, **options))
     text_config = config.get_text_config(decoder=True)
-    _require_plain_attention(text_config)
     dtype = choose_dtype(settings.dtype, device, getattr(config, "dtype", None))
     tokenizer = _load(source, lambda: AutoTokenizer.from_pretrained(source, **options))
     # Weights go straight to an accelerator instead of through a copy in host memory.
     placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model = _load(
         source,
-        lambda: AutoModelForCausalLM.from_pretrained(
+        lambda: family.from_pretrained(
             source, config=config, dtype=dtype, use_safetensors=True, **placement, **options
         ),
     ).eval()
@@ -128,18 +127,6 @@ def _load(source: str, load: Callable[[], T]) -> T:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0] if lines else type(error).__name__
         raise StartError(f"cannot load {source}: {reason}") from error
-
-
-def _require_plain_attention(config: Any) -> None:
-    """Refuses models whose layers keep more, or see less, than the KV cache of this engine."""
-    kinds = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
-    if getattr(config, "attention_chunk_size", None):
-        kinds.add("chunked_attention")
-    if kinds:
-        raise StartError(
-            f"model type {config.model_type!r} is not supported: its layers are of type "
-            f"{', '.join(sorted(kinds))}, and this engine runs full and sliding attention"
-        )
 
 
 def _read_template(path: Path) -> str:
