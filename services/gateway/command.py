@@ -36,10 +36,23 @@ def gateway(
     routing_policy: Annotated[
         str,
         RoutingOption(
-            help="How a worker is chosen: shortest_queue, power_of_two (as even, and better with "
-            "many gateways), round_robin, or lottery (by the workers' speed).",
+            help="How a worker is chosen: prefix_affinity (prompts that begin alike share a worker "
+            "and its prefix cache, within a bound on its load), shortest_queue, power_of_two (as "
+            "even, and better with many gateways), least_latency (as measured), round_robin, "
+            "random, or lottery (by the workers' speed).",
         ),
-    ] = "shortest_queue",
+    ] = "prefix_affinity",
+    affinity_load_factor: Annotated[
+        float,
+        RoutingOption(
+            help="Times its part of all requests that prefix_affinity lets a worker have. Over 1: "
+            "lower is more even, higher finds more in prefix caches.",
+        ),
+    ] = 1.25,
+    affinity_free_requests: Annotated[
+        int,
+        RoutingOption(help="Requests at a worker that prefix_affinity takes for no load at all."),
+    ] = 4,
     max_attempts: Annotated[
         int,
         RoutingOption(
@@ -100,6 +113,7 @@ def gateway(
     Example: tokenmesh gateway --controller 127.0.0.1:21001 --routing-policy power_of_two
     """
     from services.gateway.links.breaker import BreakerTuning
+    from services.gateway.routing.prefix_affinity import AffinityTuning
     from services.gateway.server import SERVICE, serve
     from services.gateway.settings import GatewaySettings, default_gateway_id
     from services.mesh.process import run_service
@@ -116,6 +130,9 @@ def gateway(
                 controllers=tuple(controller or [options.DEFAULT_CONTROLLER]),
                 gateway_id=default_gateway_id() if gateway_id is None else gateway_id,
                 routing_policy=routing_policy,
+                affinity=AffinityTuning(
+                    load_factor=affinity_load_factor, free_requests=affinity_free_requests
+                ),
                 max_requests=max_requests,
                 max_conversations=max_conversations,
                 request_timeout_s=request_timeout,

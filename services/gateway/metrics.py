@@ -101,6 +101,13 @@ class GatewayMetrics:
             ("policy", "worker"),
             registry=registry,
         )
+        self.affinity = Counter(
+            "tokenmesh_gateway_affinity",
+            "Requests by what prefix_affinity made of them: home is where their prefix belongs, "
+            "spill the next worker with room, none those without a prefix.",
+            ("outcome",),
+            registry=registry,
+        )
         self.retries = Counter(
             "tokenmesh_gateway_retries",
             "Requests that went on to another worker before their first token.",
@@ -122,6 +129,10 @@ class GatewayMetrics:
 
     def _of(self, model: str, operation: str) -> ModelMetrics:
         return ModelMetrics(self, self._bounded(model), operation)
+
+    def count_affinity(self, outcome: str) -> None:
+        """Counts a choice of prefix_affinity."""
+        self.affinity.labels(outcome).inc()
 
     def watch_workers(self, count: Callable[[str], int]) -> None:
         """Has scrapes ask `count` for the number of workers in each state."""

@@ -27,7 +27,7 @@ from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
 from services.gateway.relay.relay import Relay
-from services.gateway.routing import POLICIES
+from services.gateway.routing import policy_maker
 from services.gateway.settings import GatewaySettings
 from services.mesh.errors import MeshError
 from services.mesh.metrics import MetricsServer
@@ -160,7 +160,9 @@ def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) ->
         mesh.directory,
         mesh.links,
         policy_name=settings.routing_policy,
-        make_policy=POLICIES[settings.routing_policy],
+        make_policy=policy_maker(
+            settings.routing_policy, settings.affinity, mesh.metrics.count_affinity
+        ),
         metrics=mesh.metrics,
         random=random,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from services.gateway.links.breaker import BreakerTuning
 from services.gateway.relay.generation import GenerationLimits
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
+from services.gateway.routing.prefix_affinity import AffinityTuning
 from services.mesh.errors import StartError
 
 MAX_PORT = 65_535
@@ -50,6 +51,8 @@ class GatewaySettings:
 
     # Name of the routing policy, one of routing.POLICIES.
     routing_policy: str = DEFAULT_POLICY
+    # When prefix_affinity takes a worker for loaded.
+    affinity: AffinityTuning = field(default_factory=AffinityTuning)
 
     # Requests carried at once. More are refused with QUEUE_FULL. Each costs some 20 KiB, and up to
     # its credit window in text where its client reads slowly.
@@ -99,17 +102,19 @@ class GatewaySettings:
                 f"--routing-policy is {self.routing_policy!r}; it must be one of "
                 + ", ".join(sorted(POLICIES))
             )
-        positive = {
-            "--max-requests": self.max_requests,
-            "--max-conversations": self.max_conversations,
-            "--request-timeout": self.request_timeout_s,
-            "--max-attempts": self.max_attempts,
-            "--forget-after": self.forget_after_s,
-            "--breaker-faults": self.breaker.faults_to_trip,
+        lower_bounds = {
+            "--max-requests": (self.max_requests, 0),
+            "--max-conversations": (self.max_conversations, 0),
+            "--request-timeout": (self.request_timeout_s, 0),
+            "--max-attempts": (self.max_attempts, 0),
+            "--forget-after": (self.forget_after_s, 0),
+            "--breaker-faults": (self.breaker.faults_to_trip, 0),
+            "--affinity-free-requests": (self.affinity.free_requests, 0),
+            "--affinity-load-factor": (self.affinity.load_factor, 1),
         }
-        for option, number in positive.items():
-            if not number > 0:
-                raise StartError(f"{option} is {number:g}; it must be over 0")
+        for option, (number, bound) in lower_bounds.items():
+            if not number > bound:
+                raise StartError(f"{option} is {number:g}; it must be over {bound}")
         if not 0 < self.breaker.initial_backoff_s <= self.breaker.max_backoff_s:
             raise StartError(
                 f"--breaker-backoff is {self.breaker.initial_backoff_s:g}; it must be over 0 and "

@@ -56,7 +56,7 @@ class Workers:
     def resolve(self, name: str) -> Resolution:
         return Resolution(name, model(name), [worker()])
 
-    def pick(self, resolution: Resolution, tried: Any = ()) -> Link:
+    def pick(self, resolution: Resolution, tried: Any = (), start: Any = None) -> Link:
         for link in self.links:
             if link.worker_id not in tried:
                 return link

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
-from services.gateway.routing.base import Candidate, estimate_requests
+from services.gateway.routing.base import Candidate, RoutingRequest, estimate_requests
+from services.gateway.routing.least_latency import LeastLatency
 from services.gateway.routing.lottery import Lottery
 from services.gateway.routing.power_of_two import PowerOfTwo
+from services.gateway.routing.random_choice import RandomChoice
 from services.gateway.routing.round_robin import RoundRobin
 from services.gateway.routing.shortest_queue import ShortestQueue, queue_length
+
+REQUEST = RoutingRequest((1, 2), 0.0)
 
 candidates = st.lists(
     st.builds(
@@ -22,6 +26,7 @@ candidates = st.lists(
         worker_id=st.text("abcdefgh", min_size=1, max_size=3),
         requests=st.integers(0, 50),
         speed=st.floats(0.1, 10),
+        latency_s=st.floats(0, 100),
     ),
     min_size=1,
     max_size=8,
@@ -44,7 +49,7 @@ def test_every_policy_chooses_one_of_the_candidates(
 ) -> None:
     policy, random = POLICIES[name](), Random(seed)
     for _ in range(3):
-        assert policy.choose(candidates, random) in candidates
+        assert policy.choose(REQUEST, candidates, random) in candidates
 
 
 def test_the_default_policy_exists() -> None:
@@ -55,7 +60,7 @@ def test_the_default_policy_exists() -> None:
 def test_shortest_queue_never_passes_over_a_shorter_one(
     candidates: list[Candidate], seed: int
 ) -> None:
-    chosen = ShortestQueue().choose(candidates, Random(seed))
+    chosen = ShortestQueue().choose(REQUEST, candidates, Random(seed))
     assert queue_length(chosen) == min(queue_length(each) for each in candidates)
 
 
@@ -74,7 +79,7 @@ def test_shortest_queue_by_table(
 ) -> None:
     random = Random(1)
     chosen = {
-        ShortestQueue().choose(named(*requests, speeds=speeds), random).worker_id
+        ShortestQueue().choose(REQUEST, named(*requests, speeds=speeds), random).worker_id
         for _ in range(100)
     }
     assert chosen == allowed
@@ -84,30 +89,59 @@ def test_shortest_queue_by_table(
 def test_power_of_two_never_takes_the_longest_of_different_queues(
     candidates: list[Candidate], seed: int
 ) -> None:
-    chosen = PowerOfTwo().choose(candidates, Random(seed))
+    chosen = PowerOfTwo().choose(REQUEST, candidates, Random(seed))
     longer = [each for each in candidates if queue_length(each) >= queue_length(chosen)]
     assert len(longer) >= min(2, len(candidates))
 
 
 def test_power_of_two_draws_every_pair() -> None:
     random = Random(1)
-    chosen = Counter(PowerOfTwo().choose(named(0, 1, 2, 3), random).worker_id for _ in range(6000))
+    chosen = Counter(
+        PowerOfTwo().choose(REQUEST, named(0, 1, 2, 3), random).worker_id for _ in range(6000)
+    )
     assert {name: round(count / 1000) for name, count in chosen.items()} == {"a": 3, "b": 2, "c": 1}
 
 
 def test_round_robin_takes_each_in_turn_while_workers_come_and_go() -> None:
     policy, random = RoundRobin(), Random(1)
     turns = [named(0, 0, 0)] * 4 + [named(0, 0, 0)[1:]] * 2 + [named(0, 0, 0, 0)] * 2
-    assert "".join(policy.choose(turn, random).worker_id for turn in turns) == "abcabcda"[:4] + (
-        "bc" + "da"
-    )
+    assert "".join(policy.choose(REQUEST, turn, random).worker_id for turn in turns) == "abcabcda"[
+        :4
+    ] + ("bc" + "da")
 
 
 def test_lottery_draws_by_speed_whatever_the_load() -> None:
     random = Random(1)
     candidates = named(50, 0, speeds=(3, 1))
-    chosen = Counter(Lottery().choose(candidates, random).worker_id for _ in range(4000))
+    chosen = Counter(Lottery().choose(REQUEST, candidates, random).worker_id for _ in range(4000))
     assert 2850 < chosen["a"] < 3150
+
+
+def test_random_draws_evenly_whatever_the_load() -> None:
+    random = Random(1)
+    chosen = Counter(
+        RandomChoice().choose(REQUEST, named(50, 0, 9), random).worker_id for _ in range(3000)
+    )
+    assert all(900 < count < 1100 for count in chosen.values())
+
+
+@pytest.mark.parametrize(
+    ("workers", "allowed"),
+    [
+        ([("a", 0, 0.2), ("b", 0, 0.1)], {"b"}),
+        ([("a", 0, 0.2), ("b", 3, 0.1)], {"a"}),
+        ([("a", 1, 0.1), ("b", 1, 0.1)], {"a", "b"}),
+        ([("a", 0, 0.1), ("b", 0, 0.0)], {"b"}),
+        ([("a", 0, 0.1), ("b", 2, 0.0)], {"a"}),
+        ([("a", 2, 0.0), ("b", 1, 0.0)], {"b"}),
+    ],
+    ids=["faster", "faster but busy", "equal", "unknown", "unknown but busy", "nothing is known"],
+)
+def test_least_latency_by_table(workers: list[tuple[str, float, float]], allowed: set[str]) -> None:
+    random = Random(1)
+    candidates = [Candidate(name, count, 1.0, latency_s) for name, count, latency_s in workers]
+    chosen = {LeastLatency().choose(REQUEST, candidates, random).worker_id for _ in range(100)}
+    assert chosen == allowed
 
 
 @pytest.mark.parametrize(

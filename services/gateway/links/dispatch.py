@@ -10,8 +10,10 @@ from services.gateway.discovery.directory import RETRY_AFTER_S, Directory, Resol
 from services.gateway.links.worker_link import WorkerLink
 from services.gateway.links.worker_links import WorkerLinks
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.routing.base import RoutingPolicy
+from services.gateway.requests.prompt_head import prompt_keys
+from services.gateway.routing.base import RoutingPolicy, RoutingRequest
 from services.mesh.errors import NoWorkerError
+from tokenmesh.worker.v1 import worker_pb2
 
 
 class Dispatch:
@@ -48,8 +50,15 @@ class Dispatch:
         """
         return self._directory.resolve(name)
 
-    def pick(self, resolution: Resolution, tried: Collection[str] = ()) -> WorkerLink:
+    def pick(
+        self,
+        resolution: Resolution,
+        tried: Collection[str] = (),
+        start: worker_pb2.Start | None = None,
+    ) -> WorkerLink:
         """The worker to send a request to. `tried` holds the ids of those that are out.
+
+        What is no generation has no `start`, and so no affinity.
 
         Raises:
             NoWorkerError: nobody is left.
@@ -69,7 +78,8 @@ class Dispatch:
         policy = self._policies.get(resolution.model.name)
         if policy is None:
             policy = self._policies[resolution.model.name] = self._make_policy()
-        candidates = [link.candidate() for link in links.values()]
-        chosen = policy.choose(candidates, self._random)
+        candidates = [link.candidate(now_s) for link in links.values()]
+        keys = () if start is None or len(candidates) == 1 else prompt_keys(start)
+        chosen = policy.choose(RoutingRequest(keys, now_s), candidates, self._random)
         self._choices.labels(self._policy_name, chosen.worker_id).inc()
         return links[chosen.worker_id]

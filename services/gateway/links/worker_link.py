@@ -15,6 +15,7 @@ from services.gateway.links.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.links.breaker import Breaker, BreakerTuning
 from services.gateway.relay.turns import Turns
 from services.gateway.routing.base import Candidate, estimate_requests
+from services.gateway.routing.latency import WorkerLatency
 from services.mesh import status
 from services.mesh.channels import open_channel
 from services.mesh.errors import MeshError, WorkerLostError
@@ -62,6 +63,7 @@ class WorkerLink:
         self.address = worker.address
         self.is_draining = worker.draining
         self.breaker = Breaker(tuning)
+        self.latency = WorkerLatency()
         self._turns = turns
         self._on_trip = on_trip
         self._channel = open_channel(worker.address, CHANNEL_OPTIONS)
@@ -100,11 +102,12 @@ class WorkerLink:
             self._load = worker.load
             self._in_flight_at_report = self.in_flight
 
-    def candidate(self) -> Candidate:
+    def candidate(self, now_s: float) -> Candidate:
         """The worker as routing policies see it."""
         reported = self._load.running + self._load.waiting
         requests = estimate_requests(self.in_flight, reported, self._in_flight_at_report)
-        return Candidate(self.worker_id, requests, self._speed)
+        latency_s = self.latency.answer_s(now_s)
+        return Candidate(self.worker_id, requests, self._speed, latency_s)
 
     def start(self, start: worker_pb2.Start, choices: int) -> Attempt:
         """Starts a request. To be called only while `is_available`."""

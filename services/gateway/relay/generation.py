@@ -170,7 +170,7 @@ class Generation:
 
     def _begin_attempt(self) -> None:
         resolution = self._dispatch.resolve(self._start.model)
-        link = self._dispatch.pick(resolution, self._tried)
+        link = self._dispatch.pick(resolution, self._tried, self._start)
         self._tried.add(link.worker_id)
         self._granted_tokens = self._limits.credit_window_tokens
         time_left_s = max(0.0, self._deadline_s - time.monotonic())

@@ -7,6 +7,16 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 
+class RoutingRequest(NamedTuple):
+    """What a policy may know of the request."""
+
+    prefix_keys: Sequence[int] = ()
+    """Keys of its prompt's leading chunks, from the shortest prefix to the longest, as
+    `prefix.prefix_keys` makes them. Equal keys stand for equal prefixes."""
+    now_s: float = 0.0
+    """On a monotonic clock."""
+
+
 class Candidate(NamedTuple):
     """A worker that could take the request."""
 
@@ -15,12 +25,16 @@ class Candidate(NamedTuple):
     """Running and waiting there: this gateway's own as of now, those of others as last reported."""
     speed: float
     """Relative to other workers. Over 0."""
+    latency_s: float = 0.0
+    """Time that a short answer took there lately, as this gateway measured; 0 when it has not."""
 
 
 class RoutingPolicy(Protocol):
     """Picks a worker. One instance serves the requests of one model."""
 
-    def choose(self, candidates: Sequence[Candidate], random: Random) -> Candidate:
+    def choose(
+        self, request: RoutingRequest, candidates: Sequence[Candidate], random: Random
+    ) -> Candidate:
         """One of the candidates, which are never empty and in the order of their worker ids."""
         ...
 

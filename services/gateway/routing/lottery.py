@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from services.gateway.routing.base import Candidate
+from services.gateway.routing.base import Candidate, RoutingRequest
 
 
 class Lottery:
     """Draws in proportion to speed, whatever the load."""
 
-    def choose(self, candidates: Sequence[Candidate], random: Random) -> Candidate:
+    def choose(
+        self, request: RoutingRequest, candidates: Sequence[Candidate], random: Random
+    ) -> Candidate:
         """A candidate drawn by speed."""
         return random.choices(candidates, weights=[each.speed for each in candidates])[0]

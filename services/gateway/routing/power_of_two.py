@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from services.gateway.routing.base import Candidate
+from services.gateway.routing.base import Candidate, RoutingRequest
 from services.gateway.routing.shortest_queue import queue_length
 
 
 class PowerOfTwo:
     """The better of two."""
 
-    def choose(self, candidates: Sequence[Candidate], random: Random) -> Candidate:
+    def choose(
+        self, request: RoutingRequest, candidates: Sequence[Candidate], random: Random
+    ) -> Candidate:
         """The less loaded of two candidates drawn without replacement."""
         if len(candidates) == 1:
             return candidates[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from services.gateway.routing.base import Candidate
+from services.gateway.routing.base import Candidate, RoutingRequest
 
 
 class RoundRobin:
@@ -14,7 +14,9 @@ class RoundRobin:
     def __init__(self) -> None:
         self._last_id = ""
 
-    def choose(self, candidates: Sequence[Candidate], random: Random) -> Candidate:
+    def choose(
+        self, request: RoutingRequest, candidates: Sequence[Candidate], random: Random
+    ) -> Candidate:
         """The first candidate after the one chosen last."""
         chosen = next((each for each in candidates if each.worker_id > self._last_id), None)
         chosen = chosen or candidates[0]

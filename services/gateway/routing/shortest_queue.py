@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from services.gateway.routing.base import Candidate
+from services.gateway.routing.base import Candidate, RoutingRequest
 
 
 class ShortestQueue:
     """Least requests divided by speed; any of those that are equal."""
 
-    def choose(self, candidates: Sequence[Candidate], random: Random) -> Candidate:
+    def choose(
+        self, request: RoutingRequest, candidates: Sequence[Candidate], random: Random
+    ) -> Candidate:
         """The least loaded candidate."""
         least = min(queue_length(candidate) for candidate in candidates)
         return random.choice([each for each in candidates if queue_length(each) == least])
