@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CACHE = Path(__file__).parents[1] / "build" / "test_models"
-VERSION = 3
-"""Raised when what is made below changes, so that no old checkpoint is found in the cache."""
+from tests import families
 
-CONTEXT_TOKENS = 512
-HIDDEN = 64
+CACHE = Path(__file__).parents[1] / "build" / "test_models"
+VERSION = 4
+"""Raised when what is made below changes, so that no old checkpoint is found in the cache."""
+CONTEXT_TOKENS = families.CONTEXT_TOKENS
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -60,7 +60,7 @@ def edit_config(source: Path, folder: Path, **changes: Any) -> Path:
 def _make(folder: Path, model_type: str, tokenizer: str) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     made = _TOKENIZERS[tokenizer]()
     made.save_pretrained(folder)
@@ -71,14 +71,15 @@ def _make(folder: Path, model_type: str, tokenizer: str) -> None:
         eos_token_id=made.eos_token_id,
         bos_token_id=None,
         pad_token_id=None,
-        **_CONFIGS[model_type],
+        **families.CONFIGS[model_type],
     )
-    model = AutoModelForCausalLM.from_config(config)
+    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = loader.from_config(config)
     with torch.no_grad():
         # Larger than at the start of a training, so that the likeliest tokens stand out.
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=0.2)
+                parameter.normal_(std=10.0 if "relative_attention_bias" in name else 0.2)
     model.save_pretrained(folder)
 
 
@@ -144,49 +145,3 @@ def _metaspace() -> Any:
 
 
 _TOKENIZERS: dict[str, Callable[[], Any]] = {"byte_level": _byte_level, "metaspace": _metaspace}
-
-_SHAPE: dict[str, Any] = {
-    "hidden_size": HIDDEN,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT_TOKENS,
-}
-_CONFIGS: dict[str, dict[str, Any]] = {
-    "llama": _SHAPE,
-    "qwen3": {**_SHAPE, "head_dim": 16},
-    # Soft-capped logits, and every other layer sees 16 tokens only.
-    "gemma2": {**_SHAPE, "head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16},
-    "mistral": {**_SHAPE, "sliding_window": 16},
-    "gpt2": {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT_TOKENS},
-    "phi3": {**_SHAPE, "sliding_window": None},
-    # Attention sinks, and experts.
-    "gpt_oss": {
-        **_SHAPE,
-        "head_dim": 16,
-        "sliding_window": 16,
-        "num_local_experts": 4,
-        "num_experts_per_tok": 2,
-    },
-    # Keys longer than values.
-    "deepseek_v3": {
-        **_SHAPE,
-        "num_key_value_heads": 4,
-        "kv_lora_rank": 16,
-        "q_lora_rank": 16,
-        "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 16,
-        "v_head_dim": 16,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "first_k_dense_replace": 1,
-        "n_group": 1,
-        "topk_group": 1,
-    },
-    # Attention that cannot be replaced.
-    "bloom": {"hidden_size": HIDDEN, "n_layer": 2, "n_head": 4},
-    # No attention at all.
-    "mamba": {"hidden_size": HIDDEN, "num_hidden_layers": 2, "state_size": 4},
-}

@@ -20,7 +20,11 @@ MAX_WAITING = 3
 StartEngine = Callable[[], AbstractAsyncContextManager[EngineClient]]
 
 
-def _settings(engine: str) -> Any:
+SERIAL_MODELS = ("t5", "mamba")
+"""What the transformers engine runs one sequence after another."""
+
+
+def _settings(engine: str, model_type: str) -> Any:
     if engine == "scripted":
         return ScriptedSettings(
             max_running=MAX_RUNNING,
@@ -28,7 +32,7 @@ def _settings(engine: str) -> Any:
             context_length_tokens=CONTEXT_TOKENS,
         )
     return EngineSettings(
-        str(checkpoint()),
+        str(checkpoint(model_type)),
         device="cpu",
         threads=1,
         max_running=MAX_RUNNING,
@@ -36,10 +40,11 @@ def _settings(engine: str) -> Any:
     )
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[*ENGINES, *(f"transformers-{each}" for each in SERIAL_MODELS)])
 def start_engine(request: pytest.FixtureRequest) -> StartEngine:
     """Starts a new engine."""
-    return lambda: running(create(request.param, _settings(request.param)))
+    engine, _, model_type = request.param.partition("-")
+    return lambda: running(create(engine, _settings(engine, model_type or "llama")))
 
 
 @pytest.fixture
