@@ -51,6 +51,9 @@ bench: $(INSTALLED_DEV) ## Measure what the mesh itself costs, and keep the resu
 profile-engine: $(INSTALLED_DEV) ## Tell what a step of the default engine spends its time on
 	$(BIN)/python -m benchmarks.engine profile $(ARGS)
 
+chaos: $(INSTALLED_DEV) test-tools ## Set a mesh on fire for 15 minutes, and keep the report in tests/chaos/results
+	$(BIN)/python -m tests.chaos --write $(ARGS)
+
 format: $(INSTALLED_DEV) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format $(PRESENT_SOURCES)
 	$(BIN)/ruff check --fix $(PRESENT_SOURCES)
@@ -83,4 +86,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench profile-engine clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench chaos profile-engine clean
