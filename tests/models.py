@@ -73,7 +73,7 @@ def _make(folder: Path, model_type: str, tokenizer: str) -> None:
         pad_token_id=None,
         **families.CONFIGS[model_type],
     )
-    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    loader: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model = loader.from_config(config)
     with torch.no_grad():
         # Larger than at the start of a training, so that the likeliest tokens stand out.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from services.worker.engines.base import FinishReason
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from tests.contract.engine_client import EngineClient, running
+from tests.contract.engine_client import running
+from tests.generation import generate, reference
 from tests.models import checkpoint
 
 NEW_TOKENS = 40
@@ -28,56 +28,12 @@ PROMPTS = (
 )
 
 
-@cache
-def reference(folder: Path) -> tuple[Any, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(folder)
-
-
-def generate(folder: Path, prompt: str) -> list[int]:
-    """What transformers generates greedily."""
-    import torch
-
-    model, tokenizer = reference(folder)
-    ids = tokenizer(prompt, return_tensors="pt")
-    with torch.inference_mode():
-        row = model.generate(**ids, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
-    made: list[int] = row[0, ids["input_ids"].shape[1] :].tolist()
-    return made
-
-
 def engine(folder: Path, **settings: Any) -> TransformersEngine:
-    return TransformersEngine(EngineSettings(str(folder), device="cpu", threads=1, **settings))
-
-
-def _has_gone_on(client: EngineClient, key: Hashable, steps: int) -> Callable[[], bool]:
-    return lambda: len(client.steps) > steps or client.output(key).is_over
+    given = {"device": "cpu", "dtype": "float32", "threads": 1} | settings
+    return TransformersEngine(EngineSettings(str(folder), **given))
 
 
 GREEDY = {"temperature": 0.0, "top_k": 0, "repetition_penalty": 1.0, "max_tokens": NEW_TOKENS}
-
-
-@pytest.mark.parametrize(
-    "model_type",
-    ["llama", "qwen3", "gemma2", "mistral", "gpt2", "phi3", "gpt_oss", "deepseek_v3"],
-)
-async def test_greedy_tokens_equal_generate_in_mixed_batches(model_type: str) -> None:
-    folder = checkpoint(model_type)
-    expected = [generate(folder, prompt) for prompt in PROMPTS]
-    # Few slots and tokens a step: prompts come in pieces, beside others' decoding, and wait.
-    async with running(engine(folder, max_running=4, step_tokens=23)) as client:
-        keys = []
-        for number, prompt in enumerate(PROMPTS):
-            keys.append(await client.submit(prompt, **GREEDY))
-            steps = len(client.steps)
-            if number % 2:
-                await client.until(_has_gone_on(client, keys[-1], steps + 3))
-        outputs = [await client.end_of(key) for key in keys]
-    assert [output.token_ids for output in outputs] == expected
 
 
 async def test_greedy_tokens_equal_generate_alone() -> None:
@@ -85,7 +41,7 @@ async def test_greedy_tokens_equal_generate_alone() -> None:
     async with running(engine(folder)) as client:
         for prompt in PROMPTS:
             output = await client.run(prompt, **GREEDY)
-            assert output.token_ids == generate(folder, prompt)
+            assert output.token_ids == generate(folder, prompt, NEW_TOKENS)
 
 
 async def test_the_demo_model_generates_the_same_as_by_itself() -> None:
@@ -93,7 +49,7 @@ async def test_the_demo_model_generates_the_same_as_by_itself() -> None:
     async with running(engine(DEMO)) as client:
         outputs = await asyncio.gather(*(client.run(prompt, **GREEDY) for prompt in prompts))
     for prompt, output in zip(prompts, outputs, strict=True):
-        assert output.token_ids == generate(DEMO, prompt)
+        assert output.token_ids == generate(DEMO, prompt, NEW_TOKENS)
 
 
 async def test_sampled_tokens_do_not_depend_on_the_batch() -> None:

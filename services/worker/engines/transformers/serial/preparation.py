@@ -14,7 +14,7 @@ from services.worker.engines.transformers.checkpoint.proof import (
     embedded_tokens,
     log_plan,
 )
-from services.worker.engines.transformers.serial.memory import probe
+from services.worker.engines.transformers.serial.probe import probe
 from services.worker.engines.transformers.serial.runner import SerialRunner
 
 log = structlog.get_logger()
@@ -38,7 +38,8 @@ def prepare_serial(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMo
     if not measured.replay_difference <= _REPLAY_TOLERANCE:
         raise StartError(
             f"model type {model_type!r} is not supported: its logits differ by "
-            f"{measured.replay_difference:.1%} when an output is continued from its tokens"
+            f"{measured.replay_difference:.1%} when its tokens are computed "
+            "beside another sequence's"
         )
     footprint = measured.footprint
     budget_bytes = settings.kv_memory_bytes or kv_budget_bytes(checkpoint.device)
@@ -60,5 +61,6 @@ def prepare_serial(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMo
         context_length_tokens=settings.context_length_tokens,
     )
     log_plan(checkpoint, plan, settings)
-    size = min(measured.vocabulary_size, vocabulary_size)
-    return LoadedModel(SerialRunner(checkpoint.model, size), plan, size, "serial")
+    size = min(measured.logits_size, vocabulary_size)
+    runner = SerialRunner(checkpoint.model, measured.modules, size)
+    return LoadedModel(runner, plan, size, "serial")

@@ -10,6 +10,7 @@ import torch
 from services.worker.engines.transformers.scheduling.scheduler import Work
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 from services.worker.engines.transformers.serial.generation import Generation
+from services.worker.engines.transformers.serial.module_state import ModuleState
 
 
 class SerialRunner:
@@ -19,8 +20,9 @@ class SerialRunner:
     piece is due.
     """
 
-    def __init__(self, model: Any, vocabulary_size: int) -> None:
+    def __init__(self, model: Any, modules: ModuleState, vocabulary_size: int) -> None:
         self._model = model
+        self._modules = modules
         self._vocabulary_size = vocabulary_size
         self._generations: dict[Sequence, Generation] = {}
 
@@ -42,7 +44,8 @@ class SerialRunner:
         # Where a step that failed had computed the sequence already, its cache is ahead of it.
         if generation is None or generation.computed_tokens != computed:
             output_ids = sequence.output.token_ids
-            generation = Generation(self._model, sequence.request.prompt_ids, output_ids)
+            prompt_ids = sequence.request.prompt_ids
+            generation = Generation(self._model, self._modules, prompt_ids, output_ids)
             logits = generation.next_logits()
         else:
             logits = generation.next_logits(sequence.token_ids(computed, end))
