@@ -41,7 +41,7 @@ def drain(
     request = admin_pb2.DrainWorkerRequest(worker_id=worker_id)
     if grace_s is not None:
         request.grace_period.FromMilliseconds(round(grace_s * 1000))
-    with mesh_access.open_url(mesh_access.controller_address(controller)) as channel:
+    with mesh_access.open_controller(controller) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         worker = stub.DrainWorker(request, timeout=CALL_LIMIT_S).worker
     print(f"{worker.worker_id} drains; {worker.load.running} requests were running.")
@@ -53,7 +53,7 @@ def resume(worker_id: WorkerId, controller: Controller = None) -> None:
     [bold]Example[/]
     tokenmesh resume worker-1
     """
-    with mesh_access.open_url(mesh_access.controller_address(controller)) as channel:
+    with mesh_access.open_controller(controller) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         request = admin_pb2.ResumeWorkerRequest(worker_id=worker_id)
         worker = stub.ResumeWorker(request, timeout=CALL_LIMIT_S).worker

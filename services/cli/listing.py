@@ -94,8 +94,7 @@ def workers(
     tokenmesh workers --controller 127.0.0.1:21001
     watch tokenmesh workers
     """
-    address = mesh_access.controller_address(controller)
-    with mesh_access.open_url(address) as channel:
+    with mesh_access.open_controller(controller) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         listed = stub.ListWorkers(admin_pb2.ListWorkersRequest(model=model), timeout=CALL_LIMIT_S)
     if as_json:

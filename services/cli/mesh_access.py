@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import grpc
 import typer
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.cli.options import DEFAULT_URL
 from services.cli.up import notice
@@ -23,6 +24,8 @@ from services.mesh.channels import CHANNEL_OPTIONS
 from services.mesh.options import DEFAULT_CONTROLLER
 
 CALL_LIMIT_S = 30.0
+# Of a controller where there are others: one that hangs must not hold a command up.
+ANSWER_LIMIT_S = 1.0
 HTTPS_PORT = 443
 HTTP_PORT = 80
 
@@ -41,12 +44,36 @@ def mesh_url(url: str | None) -> str:
     return DEFAULT_URL if newest is None else newest.base_url
 
 
-def controller_address(controller: str | None) -> str:
-    """The address that was given, else that of the newest mesh here, else the default."""
-    if controller is not None:
-        return controller
+def controller_addresses(controller: str | None) -> list[str]:
+    """The addresses that were given, else those of the newest mesh here, else the default."""
+    given = (controller or "").replace(",", " ").split()
+    if given:
+        return given
     newest = next(notice.running_meshes(Path.cwd()), None)
-    return DEFAULT_CONTROLLER if newest is None else newest.addresses("controller")[0]
+    return [DEFAULT_CONTROLLER] if newest is None else newest.addresses("controller")
+
+
+@contextmanager
+def open_controller(controller: str | None) -> Iterator[grpc.Channel]:
+    """A channel to a controller: any of them will do, so it is the first that answers.
+
+    A call on it that fails ends the command with one line.
+    """
+    addresses = controller_addresses(controller)
+    # Where none answers, the call that follows tells why.
+    chosen = next(filter(_answers, addresses), addresses[0]) if addresses[1:] else addresses[0]
+    with open_url(chosen) as channel:
+        yield channel
+
+
+def _answers(address: str) -> bool:
+    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_LIMIT_S)
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @contextmanager

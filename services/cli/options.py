@@ -30,8 +30,9 @@ Controller = Annotated[
     Option(
         envvar="TOKENMESH_CONTROLLER",
         metavar="HOST:PORT",
-        help="The controller. Default: TOKENMESH_CONTROLLER, else that of the mesh that was "
-        f"started last below this folder, else {DEFAULT_CONTROLLER}.",
+        help="A controller, or several with commas between them: the first that answers is asked. "
+        "Default: TOKENMESH_CONTROLLER, else those of the mesh that was started last below this "
+        f"folder, else {DEFAULT_CONTROLLER}.",
         show_default=False,
     ),
 ]

@@ -17,6 +17,7 @@ from services.gateway.api.completion_service import CompletionServicer
 from services.gateway.api.embedding_service import EmbeddingServicer
 from services.gateway.api.forwarding import Forwarding
 from services.gateway.api.model_service import ModelServicer
+from services.gateway.discovery import health
 from services.gateway.discovery.directory import Directory
 from services.gateway.discovery.watching import ControllerWatch
 from services.gateway.links.dispatch import Dispatch
@@ -76,6 +77,7 @@ async def running(
             await mesh.first_word(settings.first_watch_limit_s)
             server = MeshServer(settings.host, settings.port, reuse_port=settings.reuse_port)
             await server.start(_add_services(server, settings, mesh))
+            tasks.begin(health.tell(mesh.watches, server.set_health))
             try:
                 yield RunningGateway(server.address, metrics_server.address)
             finally:

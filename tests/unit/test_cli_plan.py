@@ -18,7 +18,7 @@ OPTIONS = plan.MeshOptions(
     workers=2,
     threads_per_worker=3,
 )
-CONTROLLER = "127.0.0.1:4711"
+CONTROLLERS = ("127.0.0.1:4711", "127.0.0.1:4712")
 
 
 def value_of(process: plan.ProcessPlan, option: str) -> str:
@@ -34,9 +34,9 @@ def test_workers_share_the_cores(cores: int, workers: int, threads: int) -> None
 
 def test_each_service_takes_free_ports_and_announces_itself_in_the_run_folder() -> None:
     services = [
-        plan.controller(OPTIONS),
-        *plan.workers(OPTIONS, CONTROLLER),
-        plan.gateway(OPTIONS, CONTROLLER),
+        *plan.controllers(OPTIONS),
+        *plan.workers(OPTIONS, CONTROLLERS),
+        plan.gateway(OPTIONS, CONTROLLERS),
     ]
     assert [service.name for service in services] == [
         "controller",
@@ -54,7 +54,7 @@ def test_each_service_takes_free_ports_and_announces_itself_in_the_run_folder() 
 
 def test_services_listen_on_loopback_wherever_clients_connect() -> None:
     options = dataclasses.replace(OPTIONS, host="0.0.0.0")
-    for service in (plan.controller(options), *plan.workers(options, CONTROLLER)):
+    for service in (*plan.controllers(options), *plan.workers(options, CONTROLLERS)):
         assert value_of(service, "--host") == "127.0.0.1"
 
 
@@ -72,14 +72,21 @@ def test_where_clients_connect(host: str, address: str) -> None:
     assert dataclasses.replace(OPTIONS, host=host).client_address == address
 
 
-def test_workers_and_gateways_know_the_controller() -> None:
-    for service in (*plan.workers(OPTIONS, CONTROLLER), plan.gateway(OPTIONS, CONTROLLER)):
-        assert value_of(service, "--controller") == CONTROLLER
+def test_workers_and_gateways_know_every_controller() -> None:
+    for service in (*plan.workers(OPTIONS, CONTROLLERS), plan.gateway(OPTIONS, CONTROLLERS)):
+        options = zip(service.command, service.command[1:], strict=False)
+        assert [value for name, value in options if name == "--controller"] == list(CONTROLLERS)
+
+
+def test_several_controllers_are_told_apart() -> None:
+    planned = plan.controllers(dataclasses.replace(OPTIONS, controllers=2))
+    assert [service.name for service in planned] == ["controller-1", "controller-2"]
+    assert [value_of(service, "--id") for service in planned] == ["controller-1", "controller-2"]
 
 
 def test_workers_get_what_the_user_chose() -> None:
     options = dataclasses.replace(OPTIONS, worker_options=("--max-running", "8"))
-    for worker in plan.workers(options, CONTROLLER):
+    for worker in plan.workers(options, CONTROLLERS):
         assert value_of(worker, "--model-path") == "/models/small"
         assert value_of(worker, "--model-names") == "small"
         assert value_of(worker, "--device") == "cpu"
@@ -89,7 +96,7 @@ def test_workers_get_what_the_user_chose() -> None:
 
 def test_what_was_not_chosen_is_left_to_the_services() -> None:
     options = dataclasses.replace(OPTIONS, model=None, model_names=None, routing_policy=None)
-    (worker, _), gateway = plan.workers(options, CONTROLLER), plan.gateway(options, CONTROLLER)
+    (worker, _), gateway = plan.workers(options, CONTROLLERS), plan.gateway(options, CONTROLLERS)
     assert not {"--model-path", "--model-names"} & set(worker.command)
     assert "--routing-policy" not in gateway.command
 
@@ -97,7 +104,7 @@ def test_what_was_not_chosen_is_left_to_the_services() -> None:
 def test_a_mesh_ends_within_ten_seconds_even_if_every_process_has_to_be_killed() -> None:
     stages = (
         plan.envoy(OPTIONS, ["envoy"]),
-        plan.workers(OPTIONS, CONTROLLER)[0],
-        plan.controller(OPTIONS),
+        plan.workers(OPTIONS, CONTROLLERS)[0],
+        *plan.controllers(OPTIONS),
     )
     assert sum(stage.stop_limit_s for stage in stages) < 10

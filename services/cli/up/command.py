@@ -67,6 +67,15 @@ def up(
             help="Each loads the model once more, and they share the CPU's cores.",
         ),
     ] = 1,
+    controllers: Annotated[
+        int,
+        Option(
+            min=1,
+            max=8,
+            metavar="N",
+            help="Each knows every worker by itself: while one is left, nothing is missed.",
+        ),
+    ] = 1,
     host: Annotated[
         str,
         Option(metavar="HOST", help="Where clients connect; 0.0.0.0 lets other machines in."),
@@ -104,7 +113,8 @@ def up(
         ),
     ] = None,
     keep_going: Annotated[
-        bool, Option("--keep-going", help="If a worker dies and others are left, go on with them.")
+        bool,
+        Option("--keep-going", help="If a worker or a controller dies and others are left, go on."),
     ] = False,
     verbose: Annotated[
         bool, Option("--verbose", "-v", help="Show the logs of all processes as they come.")
@@ -125,11 +135,11 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Starts a whole mesh on this machine: controller, workers, gateway and Envoy.
+    """Starts a whole mesh on this machine: controllers, workers, gateway and Envoy.
 
     Says when it is ready and where. Ctrl-C ends it all. If one part
     dies, the end of its log is shown and the rest ends too, unless it is
-    one of several workers and you said --keep-going.
+    one of several that do its job and you said --keep-going.
 
     [bold]Examples[/]
     tokenmesh up
@@ -164,6 +174,7 @@ def up(
         engine=engine,
         device=device,
         workers=workers,
+        controllers=controllers,
         threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers),
         routing_policy=routing_policy,
         log_level=log_level,

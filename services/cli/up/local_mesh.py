@@ -38,11 +38,13 @@ class LocalMesh:
             StartError: all parts are ready, but do not find each other.
         """
         options = self._options
-        (controller,) = await self._start([plan.controller(options)])
-        controller_address = (await self._service_ready(controller)).address
+        controllers = [
+            (await self._service_ready(controller)).address
+            for controller in await self._start(plan.controllers(options))
+        ]
 
         gateway, *workers = await self._start(
-            [plan.gateway(options, controller_address), *plan.workers(options, controller_address)]
+            [plan.gateway(options, controllers), *plan.workers(options, controllers)]
         )
         async with asyncio.TaskGroup() as tasks:
             for worker in workers:
@@ -50,7 +52,7 @@ class LocalMesh:
             # Workers take longest: Envoy comes up meanwhile.
             await self._start_envoy((await self._service_ready(gateway)).address)
 
-        models = await self._end_to_end(controller_address)
+        models = await self._end_to_end(controllers)
         return MeshNotice(
             process_id=os.getpid(),
             base_url=f"http://{self._options.client_address}/v1",
@@ -93,13 +95,14 @@ class LocalMesh:
         await self._supervisor.until_ready(child, lambda _: probes.envoy_live(admin_address))
         self._add(child, self._options.client_address, admin_address, "/stats/prometheus")
 
-    async def _end_to_end(self, controller_address: str) -> tuple[str, ...]:
+    async def _end_to_end(self, controllers: Sequence[str]) -> tuple[str, ...]:
         """The models that clients see, once all workers are attached."""
         self._progress.awaiting("mesh", "asking for the models through Envoy")
         base_url = f"http://{self._options.client_address}/v1"
         try:
             async with asyncio.timeout(END_TO_END_LIMIT_S):
-                await probes.until_attached(controller_address, self._options.workers)
+                for controller in controllers:
+                    await probes.until_attached(controller, self._options.workers)
                 models = await probes.until_listed(base_url)
         except TimeoutError:
             raise StartError(

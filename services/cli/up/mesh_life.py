@@ -65,12 +65,13 @@ async def run(
     exit_code = 0
 
     def goes_on_without(child: Child, failure: ChildError) -> bool:
-        """Whether there are other workers. Tells of the loss."""
-        left = [each for each in supervisor.children if each.plan.job == "worker" and each.running]
-        if child.plan.job != "worker" or not left:
+        """Whether there are others that do its job. Tells of the loss."""
+        job = child.plan.job
+        left = [each for each in supervisor.children if each.plan.job == job and each.running]
+        if not left:
             return False
         announcement.print_failure(console, failure)
-        console.print(f"The mesh goes on with {len(left)} of its workers.", highlight=False)
+        console.print(f"The mesh goes on with {len(left)} of its {job}s.", highlight=False)
         return True
 
     try:

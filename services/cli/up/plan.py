@@ -39,6 +39,7 @@ class MeshOptions:
     device: str
     workers: int
     threads_per_worker: int
+    controllers: int = 1
     routing_policy: str | None = None
     log_level: str = "info"
     worker_options: tuple[str, ...] = ()
@@ -107,13 +108,22 @@ def _service(
     )
 
 
-def controller(options: MeshOptions) -> ProcessPlan:
-    """The controller."""
-    return _service(options, "controller", "controller", (), stop_limit_s=CONTROLLER_STOP_LIMIT_S)
+def controllers(options: MeshOptions) -> list[ProcessPlan]:
+    """The controllers, which need not know of each other. One alone has no number."""
+    names = [f"controller-{number}" for number in range(1, options.controllers + 1)]
+    return [
+        _service(options, "controller", name, ("--id", name), stop_limit_s=CONTROLLER_STOP_LIMIT_S)
+        for name in (names if len(names) > 1 else ["controller"])
+    ]
 
 
-def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
-    """The workers, which attach to the controller."""
+def _each_of(controllers: Sequence[str]) -> list[str]:
+    """The option that names every controller."""
+    return [argument for address in controllers for argument in ("--controller", address)]
+
+
+def workers(options: MeshOptions, controllers: Sequence[str]) -> list[ProcessPlan]:
+    """The workers, which attach to every controller."""
     model = (
         *(("--model-path", options.model) if options.model else ()),
         *(("--model-names", options.model_names) if options.model_names else ()),
@@ -124,7 +134,7 @@ def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
             "worker",
             name,
             (
-                *("--controller", controller_address, "--worker-id", name),
+                *(*_each_of(controllers), "--worker-id", name),
                 *("--engine", options.engine, *model, "--device", options.device),
                 *("--threads", str(options.threads_per_worker)),
                 *("--grace-period", str(GRACE_PERIOD_S)),
@@ -136,14 +146,14 @@ def workers(options: MeshOptions, controller_address: str) -> list[ProcessPlan]:
     ]
 
 
-def gateway(options: MeshOptions, controller_address: str) -> ProcessPlan:
-    """The gateway, which watches the controller."""
+def gateway(options: MeshOptions, controllers: Sequence[str]) -> ProcessPlan:
+    """The gateway, which watches every controller."""
     policy = ("--routing-policy", options.routing_policy) if options.routing_policy else ()
     return _service(
         options,
         "gateway",
         "gateway",
-        ("--controller", controller_address, "--grace-period", str(GRACE_PERIOD_S), *policy),
+        (*_each_of(controllers), "--grace-period", str(GRACE_PERIOD_S), *policy),
     )
 
 

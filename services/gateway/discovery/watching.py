@@ -57,6 +57,11 @@ class ControllerWatch:
         self._reports: deque[endpoint_pb2.FailureReport] = deque(maxlen=MAX_UNSENT_REPORTS)
         self._has_reports = asyncio.Event()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the controller tells what changes."""
+        return self._is_connected
+
     async def run(self) -> None:
         """Watches until cancelled."""
         async with open_channel(self.address) as channel:
