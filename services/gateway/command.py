@@ -56,9 +56,22 @@ def gateway(
     max_attempts: Annotated[
         int,
         RoutingOption(
-            help="Workers that a request is tried on, before its first token, when they fail.",
+            help="Workers that a request is tried on, before its first token, when they refuse it.",
         ),
     ] = 3,
+    max_losses: Annotated[
+        int,
+        RoutingOption(
+            help="Workers that a request may lose to death, hanging or a cut before it fails.",
+        ),
+    ] = 8,
+    resume_wait: Annotated[
+        float,
+        RoutingOption(
+            help="Seconds that a request whose worker was lost waits for another one, where there "
+            "is none just then. 0 fails it at once.",
+        ),
+    ] = 5.0,
     breaker_faults: Annotated[
         int,
         RoutingOption(help="Failures in a row after which a worker gets no requests for a while."),
@@ -137,6 +150,8 @@ def gateway(
                 max_conversations=max_conversations,
                 request_timeout_s=request_timeout,
                 max_attempts=max_attempts,
+                max_losses=max_losses,
+                resume_wait_s=resume_wait,
                 credit_window_tokens=credit_window,
                 breaker=BreakerTuning(
                     faults_to_trip=breaker_faults, initial_backoff_s=breaker_backoff

@@ -42,6 +42,14 @@ class ModelMetrics:
         """Counts a request that goes to another worker. `cause` is the failure's reason."""
         self._metrics.retries.labels(self.model, cause).inc()
 
+    def count_resume(self, cause: str) -> None:
+        """Counts a request that another worker goes on with. `cause` is the failure's reason."""
+        self._metrics.resumes.labels(self.model, cause).inc()
+
+    def observe_resume_gap(self, cause: str, gap_s: float) -> None:
+        """Notes how long a client that was being answered got nothing."""
+        self._metrics.resume_gap.labels(self.model, cause).observe(gap_s)
+
 
 class GatewayMetrics:
     """All metrics of a gateway, on one registry."""
@@ -112,6 +120,19 @@ class GatewayMetrics:
             "tokenmesh_gateway_retries",
             "Requests that went on to another worker before their first token.",
             ("model", "cause"),
+            registry=registry,
+        )
+        self.resumes = Counter(
+            "tokenmesh_gateway_resumes",
+            "Times that another worker went on with an answer that had begun.",
+            ("model", "cause"),
+            registry=registry,
+        )
+        self.resume_gap = Histogram(
+            "tokenmesh_gateway_resume_gap_seconds",
+            "From the last token of one worker to the first of the one that went on.",
+            ("model", "cause"),
+            buckets=DURATION_BUCKETS_S,
             registry=registry,
         )
         self.workers = Gauge(

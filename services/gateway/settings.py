@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services.gateway.links.breaker import BreakerTuning
 from services.gateway.relay.generation import GenerationLimits
+from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
 from services.gateway.routing.prefix_affinity import AffinityTuning
 from services.mesh.errors import StartError
@@ -63,9 +64,16 @@ class GatewaySettings:
     # Seconds that a request may take, and takes at most where the client names no time. Longer
     # serves slow models; shorter frees the places of clients that hang.
     request_timeout_s: float = 600.0
-    # Workers that a request is tried on before its first token. More hides more failures from
-    # clients, and lets a request that kills workers kill more of them.
+    # Workers that a request is tried on before its first token, when they refuse it. More hides
+    # more failures from clients, and answers them later.
     max_attempts: int = 3
+    # Workers that a request may lose. More keeps long answers alive in a fleet that is falling
+    # apart; what kills workers itself is stopped long before.
+    max_losses: int = 8
+    # Seconds that a request whose worker was lost waits for another one, where there is none just
+    # then. Longer than a worker takes to restart saves streams where there is one worker only;
+    # until then their clients see nothing.
+    resume_wait_s: float = 5.0
     # Completion tokens that a worker may send ahead of a client. Smaller bounds memory for slow
     # clients; larger than what a client is behind at any time, it never slows one down.
     credit_window_tokens: int = 4096
@@ -102,6 +110,9 @@ class GatewaySettings:
                 f"--routing-policy is {self.routing_policy!r}; it must be one of "
                 + ", ".join(sorted(POLICIES))
             )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         lower_bounds = {
             "--max-requests": (self.max_requests, 0),
             "--max-conversations": (self.max_conversations, 0),
@@ -124,12 +135,21 @@ class GatewaySettings:
             raise StartError(
                 f"--credit-window is {self.credit_window_tokens}; it must be 2 tokens or more"
             )
-        if self.grace_period_s < 0:
-            raise StartError(f"--grace-period is {self.grace_period_s:g}; it must be 0 or more")
+        not_negative = {
+            "--max-losses": self.max_losses,
+            "--resume-wait": self.resume_wait_s,
+            "--grace-period": self.grace_period_s,
+        }
+        for option, number in not_negative.items():
+            if not number >= 0:
+                raise StartError(f"{option} is {number:g}; it must be 0 or more")
 
     def limits(self) -> GenerationLimits:
         """What each request is allowed."""
-        return GenerationLimits(self.max_attempts, self.credit_window_tokens)
+        return GenerationLimits(
+            self.credit_window_tokens,
+            PersistenceLimits(self.max_attempts, self.max_losses, self.resume_wait_s),
+        )
 
 
 def check_address(option: str, address: str) -> None:

@@ -14,7 +14,8 @@
     │   └── OutOfMemoryError                                one sequence alone cannot fit
     ├── UnavailableError               UNAVAILABLE          trying again may help
     │   ├── NoWorkerError                                   nobody takes requests for it just now
-    │   └── WorkerLostError                                 the worker died or was cut off
+    │   ├── WorkerLostError                                 the worker died, hung or was cut off
+    │   └── WorkerDrainingError                             the worker asks for it to be moved
     ├── DeadlineError                  DEADLINE_EXCEEDED    the deadline passed
     ├── AbortedError                   ABORTED              somebody took over, or the caller left
     ├── ProtocolError                  FAILED_PRECONDITION  a frame came out of order
@@ -147,9 +148,16 @@ class NoWorkerError(UnavailableError):
 
 
 class WorkerLostError(UnavailableError):
-    """The worker died or was cut off."""
+    """The worker died, hung or was cut off."""
 
     default_reason = "WORKER_LOST"
+
+
+class WorkerDrainingError(UnavailableError):
+    """The worker drains, and another one could go on with the request."""
+
+    default_reason = "WORKER_DRAINING"
+    worker_fault = False
 
 
 class DeadlineError(MeshError):

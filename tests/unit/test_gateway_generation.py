@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 from typing import Any, cast
 
@@ -12,13 +13,12 @@ from prometheus_client import CollectorRegistry
 from services.gateway.discovery.directory import Resolution
 from services.gateway.links.attempt import Attempt
 from services.gateway.links.dispatch import Dispatch
+from services.gateway.links.variant import Variant
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
-from services.gateway.relay.generation import (
-    HELD_EVENTS_PER_CHOICE,
-    Generation,
-    GenerationLimits,
-)
+from services.gateway.relay.delivery import HELD_EVENTS_PER_CHOICE
+from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.relay.turns import Turns
 from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
 from tests.fakes.fleet import model, worker
@@ -32,9 +32,13 @@ class Link:
         self.worker_id = worker_id
         self.sent: list[worker_pb2.GenerateRequest] = []
         self.attempts: list[Attempt] = []
+        self.starts: list[worker_pb2.Start] = []
+        self.key = (worker_id, "")
+        self.variants = {"m": Variant.of(model("m"))}
 
-    def start(self, start: worker_pb2.Start, choices: int) -> Attempt:
-        self.attempts.append(Attempt(self, Turns(), len(self.attempts), choices))
+    def start(self, start: worker_pb2.Start, first_numbers: Sequence[int]) -> Attempt:
+        self.starts.append(worker_pb2.Start.FromString(start.SerializeToString()))
+        self.attempts.append(Attempt(self, Turns(), len(self.attempts), first_numbers))
         return self.attempts[-1]
 
     def send(self, frame: worker_pb2.GenerateRequest) -> None:
@@ -56,11 +60,14 @@ class Workers:
     def resolve(self, name: str) -> Resolution:
         return Resolution(name, model(name), [worker()])
 
-    def pick(self, resolution: Resolution, tried: Any = (), start: Any = None) -> Link:
+    def pick(self, resolution: Resolution, tried: Any = (), start: Any = None, **_: Any) -> Link:
         for link in self.links:
-            if link.worker_id not in tried:
+            if link.key not in tried:
                 return link
         raise NoWorkerError("nobody is left")
+
+    async def wait_for_change(self, limit_s: float) -> None:
+        await asyncio.sleep(0)
 
 
 def generation(
@@ -69,6 +76,7 @@ def generation(
     time_left_s: float = 60.0,
     window_tokens: int = 4,
     whole: bool = False,
+    wait_s: float = 0.0,
 ) -> Generation:
     return Generation(
         worker_pb2.Start(model="m", text="Hi"),
@@ -76,7 +84,7 @@ def generation(
         whole=whole,
         dispatch=cast("Dispatch", Workers(*links)),
         admission=admission,
-        limits=GenerationLimits(max_attempts=3, credit_window_tokens=window_tokens),
+        limits=GenerationLimits(window_tokens, PersistenceLimits(wait_s=wait_s)),
         metrics=GatewayMetrics(CollectorRegistry()),
         random=Random(1),
     )
@@ -177,7 +185,31 @@ def finished(number: int) -> worker_pb2.SequenceEvent:
     return worker_pb2.SequenceEvent(number=number, finished=worker_pb2.Finished())
 
 
-async def test_a_whole_answer_starts_anew_where_its_worker_is_lost(admission: Admission) -> None:
+async def test_another_worker_goes_on_from_what_the_client_has(admission: Admission) -> None:
+    first, second = Link("a"), Link("b")
+    async with generation(first, second, admission=admission) as running:
+        for event in (STARTED, chunk(1, "né", 1, 2), chunk(2, "", 3)):
+            first.attempts[0].receive(event)
+        await anext(running)
+        first.attempts[0].lose(WorkerLostError("gone"))
+        reading = asyncio.ensure_future(anext(running))
+        async with asyncio.timeout(10):
+            while not second.attempts:
+                await asyncio.sleep(0)
+        (so_far,) = second.starts[0].output_so_far
+        assert (list(so_far.token_ids), so_far.next_number) == ([1, 2, 3], 3)
+        assert so_far.delivered_bytes == len("né".encode())
+        assert second.starts[0].sampling.seed == first.starts[0].sampling.seed
+        second.attempts[0].receive(worker_pb2.SequenceEvent(number=3, started=STARTED.started))
+        second.attempts[0].receive(chunk(4, "o", 4))
+        assert [event.chunk.text for event in await reading] == ["o"]
+        second.attempts[0].receive(finished(5))
+        assert [event.WhichOneof("event") for event in await anext(running)] == ["finished"]
+        with pytest.raises(StopAsyncIteration):
+            await anext(running)
+
+
+async def test_a_whole_answer_goes_on_where_its_worker_is_lost(admission: Admission) -> None:
     first, second = Link("a"), Link("b")
     running = generation(first, second, admission=admission, whole=True)
     async with running:
@@ -191,7 +223,8 @@ async def test_a_whole_answer_starts_anew_where_its_worker_is_lost(admission: Ad
         async with asyncio.timeout(10):
             while not second.attempts:
                 await asyncio.sleep(0)
-        for event in (STARTED, chunk(1, "Hel", 1, 2), chunk(2, "lo", 3), finished(3)):
+        repeated = worker_pb2.SequenceEvent(number=2, started=STARTED.started)
+        for event in (repeated, chunk(3, "l", 2), chunk(4, "lo", 3), finished(5)):
             second.attempts[0].receive(event)
         events = await reading
         with pytest.raises(StopAsyncIteration):
@@ -199,18 +232,6 @@ async def test_a_whole_answer_starts_anew_where_its_worker_is_lost(admission: Ad
     assert [event.WhichOneof("event") for event in events] == ["started", "chunk", "finished"]
     assert events[1].chunk.text == "Hello"
     assert running.progress[0].token_ids == [1, 2, 3]
-
-
-async def test_a_stream_with_a_token_does_not_start_anew(admission: Admission) -> None:
-    first, second = Link("a"), Link("b")
-    async with generation(first, second, admission=admission) as running:
-        first.attempts[0].receive(STARTED)
-        first.attempts[0].receive(chunk(1, "He", 1))
-        assert len(await anext(running)) == 2
-        first.attempts[0].lose(WorkerLostError("gone"))
-        with pytest.raises(WorkerLostError):
-            await anext(running)
-    assert not second.attempts
 
 
 async def test_a_long_whole_answer_is_joined_without_loss(admission: Admission) -> None:

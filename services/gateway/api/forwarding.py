@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import grpc
 
+from services.gateway.discovery.fleet import WorkerKey
 from services.gateway.links.dispatch import Dispatch
 from services.gateway.relay.admission import Admission
 from services.mesh import status
@@ -51,11 +52,11 @@ class Forwarding:
 
     async def _call(self, model: str, time_left_s: float | None, ask: Ask[Answer]) -> Answer:
         limit_s = TIME_LIMIT_S if time_left_s is None else min(time_left_s, TIME_LIMIT_S)
-        tried: set[str] = set()
+        tried: set[WorkerKey] = set()
         resolution = self._dispatch.resolve(model)
         link = self._dispatch.pick(resolution)
         while True:
-            tried.add(link.worker_id)
+            tried.add(link.key)
             try:
                 return await ask(link.stub, resolution.name, limit_s)
             except grpc.aio.AioRpcError as rpc_error:

@@ -51,18 +51,27 @@ class Attempt:
         "_turns",
         "_unfinished",
         "_waiter",
+        "has_output",
         "is_over",
         "request_key",
     )
 
-    def __init__(self, owner: AttemptOwner, turns: Turns, request_key: int, choices: int) -> None:
+    def __init__(
+        self,
+        owner: AttemptOwner,
+        turns: Turns,
+        request_key: int,
+        first_numbers: Sequence[int],
+    ) -> None:
+        """`first_numbers` holds the number of the first event of each choice."""
         self.request_key = request_key
         self.is_over = False
+        self.has_output = False
         self._owner = owner
         self._turns = turns
         self._events: list[worker_pb2.SequenceEvent] = []
-        self._next_numbers = [0] * choices
-        self._unfinished = choices
+        self._next_numbers = list(first_numbers)
+        self._unfinished = len(first_numbers)
         self._waiter: asyncio.Future[None] | None = None
         self._error: MeshError | None = None
 
@@ -100,7 +109,8 @@ class Attempt:
             return
         kind = event.WhichOneof("event")
         if kind == "chunk":
-            if event.number == 1:
+            if not self.has_output:
+                self.has_output = True
                 self._owner.note_success()
             numbers[index] += 1
         elif kind == "started":

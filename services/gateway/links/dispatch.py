@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from random import Random
 
 from services.gateway.discovery.directory import RETRY_AFTER_S, Directory, Resolution
+from services.gateway.discovery.fleet import WorkerKey
+from services.gateway.links.variant import Variant
 from services.gateway.links.worker_link import WorkerLink
 from services.gateway.links.worker_links import WorkerLinks
 from services.gateway.metrics import GatewayMetrics
@@ -53,12 +55,17 @@ class Dispatch:
     def pick(
         self,
         resolution: Resolution,
-        tried: Collection[str] = (),
+        tried: Collection[WorkerKey] = (),
         start: worker_pb2.Start | None = None,
+        *,
+        like: Variant | None = None,
+        on_probation: bool = False,
     ) -> WorkerLink:
-        """The worker to send a request to. `tried` holds the ids of those that are out.
+        """The worker to send a request to. `tried` holds those that are out.
 
-        What is no generation has no `start`, and so no affinity.
+        What is no generation has no `start`, and so no affinity. With `like`, the worker can go on
+        with what such a variant of the model has begun. With `on_probation`, no other request is on
+        probation there.
 
         Raises:
             NoWorkerError: nobody is left.
@@ -67,8 +74,15 @@ class Dispatch:
         links: dict[str, WorkerLink] = {}
         for worker in resolution.workers:
             link = self._links.link(worker)
-            if worker.worker_id not in tried and link.is_available(now_s):
+            if (
+                worker.key not in tried
+                and not link.is_draining
+                and link.is_available(now_s)
+                and not (on_probation and link.has_probation)
+            ):
                 links[worker.worker_id] = link
+        if like is not None:
+            links = _likest(links, resolution.model.name, like)
         if not links:
             raise NoWorkerError(
                 f"no worker that serves {resolution.name!r} can be reached just now; "
@@ -83,3 +97,18 @@ class Dispatch:
         chosen = policy.choose(RoutingRequest(keys, now_s), candidates, self._random)
         self._choices.labels(self._policy_name, chosen.worker_id).inc()
         return links[chosen.worker_id]
+
+    async def wait_for_change(self, limit_s: float) -> None:
+        """Returns when a worker may have become available, or after `limit_s` seconds."""
+        await self._links.availability.wait(limit_s)
+
+
+def _likest(links: dict[str, WorkerLink], model_name: str, like: Variant) -> dict[str, WorkerLink]:
+    """Of the links to workers that continue a variant, those that are most like it."""
+    likeness = {
+        worker_id: variant.likeness(like)
+        for worker_id, link in links.items()
+        if (variant := link.variants.get(model_name)) is not None and variant.continues(like)
+    }
+    most = max(likeness.values(), default=0)
+    return {worker_id: links[worker_id] for worker_id in likeness if likeness[worker_id] == most}

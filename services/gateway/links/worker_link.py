@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 import structlog
 
-from services.gateway.discovery.fleet import Load, Worker
+from services.gateway.discovery.fleet import Load, Model, Worker
 from services.gateway.links.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.links.breaker import Breaker, BreakerTuning
+from services.gateway.links.variant import Variant
 from services.gateway.relay.turns import Turns
 from services.gateway.routing.base import Candidate, estimate_requests
 from services.gateway.routing.latency import WorkerLatency
@@ -57,7 +58,10 @@ class WorkerLink:
         *,
         tuning: BreakerTuning | None = None,
         on_trip: OnTrip,
+        on_available: Callable[[], None],
     ) -> None:
+        """`on_available` is called when the worker is back, after it was lost."""
+        self.key = worker.key
         self.worker_id = worker.worker_id
         self.incarnation = worker.incarnation
         self.address = worker.address
@@ -66,12 +70,17 @@ class WorkerLink:
         self.latency = WorkerLatency()
         self._turns = turns
         self._on_trip = on_trip
+        self._on_available = on_available
+        self._models: Sequence[Model] = ()
+        self.variants: dict[str, Variant] = {}
+        """What the worker serves, by the models' own names."""
         self._channel = open_channel(worker.address, CHANNEL_OPTIONS)
         self.stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._load = Load()
         self._in_flight_at_report = 0
         self._speed = 1.0
         self._running: dict[int, Attempt] = {}
+        self._on_probation: Attempt | None = None
         self._next_key = 1
         self._unsent: deque[worker_pb2.GenerateRequest] = deque()
         self._has_unsent = asyncio.Event()
@@ -86,6 +95,11 @@ class WorkerLink:
         return len(self._running)
 
     @property
+    def has_probation(self) -> bool:
+        """Whether a request runs there that may be what its last worker died of."""
+        return self._on_probation is not None and not self._on_probation.is_over
+
+    @property
     def is_broken(self) -> bool:
         """Whether requests are kept from the worker."""
         return not self.is_available(time.monotonic())
@@ -94,13 +108,22 @@ class WorkerLink:
         """Whether a request may go there."""
         return self._is_up and self.breaker.admits(now_s) and len(self._unsent) < MAX_UNSENT_FRAMES
 
-    def describe(self, worker: Worker) -> None:
-        """Takes over what a controller told of the worker."""
+    def describe(self, worker: Worker) -> bool:
+        """Takes over what a controller told of the worker.
+
+        Returns whether it may take requests now that it did not before.
+        """
+        may_take_more = self.is_draining and not worker.draining
         self.is_draining = worker.draining
+        if worker.models != self._models:
+            self._models = worker.models
+            self.variants = {model.name: Variant.of(model) for model in worker.models}
+            may_take_more = True
         self._speed = worker.capacity.speed
         if worker.load is not self._load:
             self._load = worker.load
             self._in_flight_at_report = self.in_flight
+        return may_take_more
 
     def candidate(self, now_s: float) -> Candidate:
         """The worker as routing policies see it."""
@@ -109,10 +132,13 @@ class WorkerLink:
         latency_s = self.latency.answer_s(now_s)
         return Candidate(self.worker_id, requests, self._speed, latency_s)
 
-    def start(self, start: worker_pb2.Start, choices: int) -> Attempt:
-        """Starts a request. To be called only while `is_available`."""
+    def start(self, start: worker_pb2.Start, first_numbers: Sequence[int]) -> Attempt:
+        """Starts a request. To be called only while `is_available`.
+
+        `first_numbers` holds the number of the first event of each choice.
+        """
         self.breaker.begin(time.monotonic())
-        attempt = Attempt(self, self._turns, self._next_key, choices)
+        attempt = Attempt(self, self._turns, self._next_key, first_numbers)
         self._next_key += 1
         self._running[attempt.request_key] = attempt
         self._idle.clear()
@@ -128,6 +154,7 @@ class WorkerLink:
                 await self._probe_until_well()
                 log.info("worker is back", worker=self.worker_id)
                 self._is_up = True
+                self._on_available()
         finally:
             self._is_up = False
             self._lose_all(self._lost("the gateway has let go of it"))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 
 from services.gateway.discovery.fleet import Worker, WorkerKey
+from services.gateway.links.availability import Availability
 from services.gateway.links.breaker import BreakerTuning
 from services.gateway.links.worker_link import OnTrip, WorkerLink
 from services.gateway.relay.background import BackgroundTasks
@@ -27,6 +28,8 @@ class WorkerLinks:
         self._on_trip = on_trip
         self._tuning = tuning
         self._turns = Turns()
+        self.availability = Availability()
+        """Announces when a worker may take requests again."""
         self._links: dict[WorkerKey, WorkerLink] = {}
         self._runs: dict[WorkerKey, asyncio.Task[None]] = {}
 
@@ -43,13 +46,21 @@ class WorkerLinks:
         for worker in workers:
             link = gone.pop(worker.key, None)
             if link is not None and link.address == worker.address:
-                link.describe(worker)
+                if link.describe(worker):
+                    self.availability.announce()
                 continue
             if link is not None:
                 self._let_go(worker.key)
-            link = WorkerLink(worker, self._turns, tuning=self._tuning, on_trip=self._on_trip)
+            link = WorkerLink(
+                worker,
+                self._turns,
+                tuning=self._tuning,
+                on_trip=self._on_trip,
+                on_available=self.availability.announce,
+            )
             self._links[worker.key] = link
             self._runs[worker.key] = self._tasks.begin(link.run())
+            self.availability.announce()
         for key in gone:
             self._let_go(key)
 

@@ -16,6 +16,13 @@ class ChoiceProgress:
     delivered_bytes: int = 0
     is_started: bool = False
     is_finished: bool = False
+    tokens_elsewhere: int = 0
+    """Of `token_ids`, those that workers before the present one produced."""
+
+    @property
+    def tokens_here(self) -> int:
+        """Tokens that came from the present worker."""
+        return len(self.token_ids) - self.tokens_elsewhere
 
     def deliver(self, event: worker_pb2.SequenceEvent) -> None:
         """Notes a chunk that the client gets."""
@@ -24,3 +31,13 @@ class ChoiceProgress:
         text = chunk.text
         self.delivered_bytes += len(text) if text.isascii() else len(text.encode())
         self.next_number = event.number + 1
+
+    def move(self) -> None:
+        """Another worker goes on from here."""
+        self.tokens_elsewhere = len(self.token_ids)
+
+    def write(self, target: worker_pb2.OutputSoFar) -> None:
+        """Writes what another worker needs, except which choice it is of."""
+        target.token_ids.extend(self.token_ids)
+        target.next_number = self.next_number
+        target.delivered_bytes = self.delivered_bytes

@@ -28,6 +28,7 @@ class RequestRecord:
         "_model",
         "_operation",
         "_prompt_tokens",
+        "_resume_cause",
     )
 
     def __init__(self, metrics: GatewayMetrics, operation: str) -> None:
@@ -41,6 +42,7 @@ class RequestRecord:
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._finish_reason = ""
+        self._resume_cause = ""
 
     def begin(self, model: str) -> None:
         """The request runs, for a model of this name."""
@@ -48,9 +50,13 @@ class RequestRecord:
         self._model.running.inc()
         self._has_begun = True
 
-    def retried(self, error: MeshError) -> None:
-        """The request goes to another worker."""
-        self._model.count_retry(error.reason)
+    def went_on(self, error: MeshError, *, has_output: bool) -> None:
+        """Another worker goes on, after this error: with some output, or from the start."""
+        if has_output:
+            self._model.count_resume(error.reason)
+            self._resume_cause = error.reason
+        else:
+            self._model.count_retry(error.reason)
 
     def started(self, started: worker_pb2.Started) -> None:
         """The prompt is computed."""
@@ -62,6 +68,9 @@ class RequestRecord:
         now_s = time.perf_counter()
         if self._first_token_s:
             self._model.inter_token.observe(now_s - self._last_token_s)
+            if self._resume_cause:
+                self._model.observe_resume_gap(self._resume_cause, now_s - self._last_token_s)
+                self._resume_cause = ""
         else:
             self._first_token_s = now_s
             self._model.time_to_first_token.observe(now_s - self._began_s)
