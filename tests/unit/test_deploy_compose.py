@@ -104,6 +104,24 @@ def test_a_service_reads_the_environment_that_it_is_given(
     assert [source.name for source in sources].count("ENVIRONMENT") == len(given)
 
 
+def test_every_controller_is_an_image_that_is_built_and_takes_the_same_options() -> None:
+    one, other = SERVICES["controller"], SERVICES["controller-2"]
+    assert (one["image"], one["command"]) == (other["image"], other["command"])
+    assert other["profiles"] == ["controllers"]
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-cpu", "gateway"])
+def test_several_controllers_are_named_in_one_variable(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = BUILT[name]
+    variable = f"TOKENMESH_{service['build']['target'].upper()}_CONTROLLER"
+    assert service["environment"][variable] == "${TOKENMESH_CONTROLLERS:-controller:21001}"
+    monkeypatch.setenv(variable, "controller:21001 controller-2:21001")
+    context = command_of(service["build"]["target"]).make_context(name, [])
+    assert list(context.params["controller"]) == ["controller:21001", "controller-2:21001"]
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_the_image_is_of_this_release(name: str) -> None:
     assert (
@@ -126,10 +144,10 @@ def test_prometheus_scrapes_names_and_ports_that_exist() -> None:
     scraping = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yaml").read_text())
     for job in scraping["scrape_configs"]:
         for discovery in job.get("dns_sd_configs", ()):
-            (name,) = discovery["names"]
-            assert name == job["job_name"]
-            service = SERVICES[name]
-            if name in BUILT:
-                assert str(discovery["port"]) in service["command"]
-            else:
-                assert service["environment"]["METRICS_PORT"] == str(discovery["port"])
+            assert discovery["names"][0] == job["job_name"]
+            for name in discovery["names"]:
+                service = SERVICES[name]
+                if "METRICS_PORT" in service.get("environment", {}):
+                    assert service["environment"]["METRICS_PORT"] == str(discovery["port"])
+                else:
+                    assert str(discovery["port"]) in service["command"]
