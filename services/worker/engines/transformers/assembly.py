@@ -19,6 +19,8 @@ from services.worker.engines.transformers.checkpoint.proof import LoadedModel
 from services.worker.engines.transformers.commands import Commands
 from services.worker.engines.transformers.execution import prepare
 from services.worker.engines.transformers.sampling.sampler import Sampler
+from services.worker.engines.transformers.scheduling.block_hash import root_hash
+from services.worker.engines.transformers.scheduling.block_pool import BlockPool
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler
 from services.worker.engines.transformers.step_loop import StepLoop
 from services.worker.engines.transformers.text.prompts import PromptReader
@@ -72,7 +74,13 @@ def assemble(
     )
     step_loop = StepLoop(
         commands=commands,
-        scheduler=Scheduler(plan.slots, settings.step_tokens),
+        scheduler=Scheduler(
+            plan.slots,
+            settings.step_tokens,
+            BlockPool(plan.blocks, plan.block_tokens),
+            prefix_cache=False,
+            cache_root=root_hash(checkpoint.revision, _quantization(checkpoint)),
+        ),
         runner=loaded.runner,
         sampler=Sampler(plan.slots, loaded.vocabulary_size, checkpoint.device),
         texts=texts,
@@ -116,13 +124,12 @@ def _describe(
     checkpoint: Checkpoint, settings: EngineSettings, loaded: LoadedModel, *, can_chat: bool
 ) -> ModelDescription:
     names = settings.model_names or (checkpoint.name,)
-    quantization = getattr(checkpoint.model.config, "quantization_config", None)
     capabilities = {"COMPLETE", "RESUME"} | ({"CHAT"} if can_chat else set())
     return ModelDescription(
         name=names[0],
         aliases=names[1:],
         revision=checkpoint.revision,
-        quantization=str(getattr(quantization, "quant_method", "")),
+        quantization=_quantization(checkpoint),
         dtype=str(checkpoint.dtype).removeprefix("torch."),
         context_length_tokens=loaded.plan.context_length_tokens,
         vocabulary_size=loaded.vocabulary_size,
@@ -130,3 +137,8 @@ def _describe(
         loaded_at_s=time.time(),
         execution=loaded.execution,
     )
+
+
+def _quantization(checkpoint: Checkpoint) -> str:
+    config = getattr(checkpoint.model.config, "quantization_config", None)
+    return str(getattr(config, "quant_method", ""))

@@ -21,7 +21,8 @@ from services.worker.engines.transformers.text.token_texts import TokenTexts
 def started(sequence: Sequence) -> list[SequenceEvent]:
     """The first events: Started, and the repeated prompt where it was asked for."""
     sequence.started = True
-    events = [_event(sequence, Started(len(sequence.request.prompt_ids)))]
+    start = Started(len(sequence.request.prompt_ids), sequence.cached_tokens or 0)
+    events = [_event(sequence, start)]
     if sequence.request.echo_text and not sequence.continues:
         events.append(_event(sequence, Chunk(sequence.request.echo_text, ())))
     return events
@@ -55,7 +56,7 @@ def finished(sequence: Sequence, ending: Ending, now_s: float) -> list[SequenceE
         reason=ending.reason,
         prompt_tokens=len(sequence.request.prompt_ids),
         completion_tokens=len(sequence.output.token_ids),
-        cached_tokens=0,
+        cached_tokens=sequence.cached_tokens or 0,
         timing=_timing(sequence, now_s),
         stop_string=ending.stop_string,
         stop_token_id=ending.stop_token_id,

@@ -26,7 +26,8 @@ class Runner(Protocol):
     def forget(self, sequence: Sequence, *, spoiled: bool = False) -> None:
         """Drops what is kept of a sequence: it ended, or gave its place away.
 
-        Called before the scheduler takes its place, and harmless where nothing is kept.
+        Called before the scheduler takes its place, or, where the scheduler preempted it, right
+        after. Harmless where nothing is kept.
 
         Args:
             sequence: runs no more, or starts anew.

@@ -91,12 +91,12 @@ class StepLoop:
         late = self._expire(time.monotonic())
         if late:
             self._publish(late)
-        schedule = self._scheduler.schedule() if self._may_compute() else []
-        made = self._compute(schedule) if schedule else []
+        works = self._schedule() if self._may_compute() else []
+        made = self._compute(works) if works else []
         self._note_load()
         if made:
             self._publish(made)
-        if not schedule and not self._stopping:
+        if not works and not self._stopping:
             self._wait_for_command()
 
     def _take_commands(self) -> None:
@@ -147,28 +147,34 @@ class StepLoop:
             out.append(events.failed(sequence, DeadlineError("the request's deadline passed")))
         return out
 
-    def _compute(self, schedule: Rows[Work]) -> list[SequenceEvent]:
+    def _schedule(self) -> Rows[Work]:
+        schedule = self._scheduler.schedule()
+        for sequence in schedule.preempted:
+            self._runner.forget(sequence)
+        return schedule.works
+
+    def _compute(self, works: Rows[Work]) -> list[SequenceEvent]:
         now_s = time.monotonic()
-        for work in schedule:
+        for work in works:
             if work.sequence.prefill_started_s is None:
                 work.sequence.prefill_started_s = now_s
         try:
-            tokens = self._run(schedule)
+            tokens = self._run(works)
         except Exception as error:
-            return self._compute_one_by_one(schedule, error)
-        return self._advance(schedule, tokens)
+            return self._compute_one_by_one(works, error)
+        return self._advance(works, tokens)
 
-    def _run(self, schedule: Rows[Work]) -> list[Sampled]:
-        logits = self._runner.run(schedule)
-        rows = [work.sequence for work in schedule if work.samples]
+    def _run(self, works: Rows[Work]) -> list[Sampled]:
+        logits = self._runner.run(works)
+        rows = [work.sequence for work in works if work.samples]
         return self._sampler.sample(rows, logits) if rows else []
 
-    def _compute_one_by_one(self, schedule: Rows[Work], error: Exception) -> list[SequenceEvent]:
+    def _compute_one_by_one(self, works: Rows[Work], error: Exception) -> list[SequenceEvent]:
         """After a step failed: finds the sequences at fault, and gets the others on."""
-        log.warning("a step failed", sequences=len(schedule), error=repr(error))
+        log.warning("a step failed", sequences=len(works), error=repr(error))
         release_cached(self._device)
         out: list[SequenceEvent] = []
-        for work in schedule:
+        for work in works:
             try:
                 tokens = self._run([work])
             except Exception as fault:
@@ -178,17 +184,15 @@ class StepLoop:
                 out += self._advance([work], tokens)
         return out
 
-    def _advance(self, schedule: Rows[Work], tokens: Rows[Sampled]) -> list[SequenceEvent]:
+    def _advance(self, works: Rows[Work], tokens: Rows[Sampled]) -> list[SequenceEvent]:
         """Books what a step computed, and makes its events."""
         out: list[SequenceEvent] = []
         now_s = time.monotonic()
         next_token = iter(tokens)
-        for work in schedule:
-            sequence = work.sequence
-            samples = work.samples
-            sequence.computed_tokens += work.tokens
-            if samples:
-                out += self._take_token(sequence, next(next_token), now_s)
+        for work in works:
+            self._scheduler.advance(work)
+            if work.samples:
+                out += self._take_token(work.sequence, next(next_token), now_s)
         self._generated_tokens += len(tokens)
         return out
 
@@ -213,7 +217,10 @@ class StepLoop:
 
     def _remove(self, sequence: Sequence, *, spoiled: bool = False) -> None:
         self._runner.forget(sequence, spoiled=spoiled)
-        self._scheduler.remove(sequence)
+        if spoiled:
+            self._scheduler.discard(sequence)
+        else:
+            self._scheduler.remove(sequence)
 
     def _fail_all(self, error: MeshError) -> None:
         out = []
@@ -225,10 +232,9 @@ class StepLoop:
             self._publish(out)
 
     def _note_load(self) -> None:
-        running = self._scheduler.running
         self.load = EngineLoad(
-            running=len(running),
+            running=len(self._scheduler.running),
             waiting=self._scheduler.waiting_count,
-            kv_used_tokens=sum(sequence.computed_tokens for sequence in running),
+            kv_used_tokens=self._scheduler.used_tokens,
             generated_tokens=self._generated_tokens,
         )

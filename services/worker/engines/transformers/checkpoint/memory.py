@@ -1,4 +1,4 @@
-"""Plans the memory of the KV cache: how many sequences of which length it holds."""
+"""Plans the memory of the KV cache: how many blocks it has, and what fits in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from services.mesh.errors import StartError
 
 MIB = 1024 * 1024
-_COMFORTABLE_SLOTS = 8
+
+BLOCK_TOKENS = 32
+"""Tokens of one block. CPU kernels read blocks of 32 as fast as one long row, and smaller ones
+slower; larger ones waste more behind each sequence's end and share less of common prompts."""
 
 
 @dataclass(frozen=True)
@@ -28,39 +31,50 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The KV cache: `slots` sequences of up to `context_length_tokens` each."""
+    """The KV cache: `blocks` blocks, which up to `slots` sequences share.
+
+    Each sequence has up to `context_length_tokens`. One such fits alone; how many do at once is
+    told by `full_contexts`.
+    """
 
     slots: int
     context_length_tokens: int
     token_bytes: int
+    blocks: int
+    block_tokens: int = BLOCK_TOKENS
 
     @property
     def total_tokens(self) -> int:
-        """Tokens that fit, all slots together."""
-        return self.slots * self.context_length_tokens
+        """Tokens that fit, all blocks together."""
+        return self.blocks * self.block_tokens
 
     @property
     def total_bytes(self) -> int:
         """Size of the cache."""
         return self.total_tokens * self.token_bytes
 
+    @property
+    def full_contexts(self) -> float:
+        """Sequences of the longest kind that fit at once."""
+        return self.blocks / -(-self.context_length_tokens // self.block_tokens)
+
     def table(self, device: str, weight_bytes: int) -> str:
         """The plan for the log."""
-        heads = ("device", "weights", "KV cache", "slots", "tokens a slot", "bytes a token")
-        cells = (
-            device,
-            f"{weight_bytes / MIB:,.0f} MiB",
-            f"{self.total_bytes / MIB:,.0f} MiB",
-            f"{self.slots:,}",
-            f"{self.context_length_tokens:,}",
-            f"{self.token_bytes:,}",
-        )
-        widths = [max(map(len, column)) for column in zip(heads, cells, strict=True)]
-        lines = [
+        columns = {
+            "device": device,
+            "weights": f"{weight_bytes / MIB:,.0f} MiB",
+            "KV cache": f"{self.total_bytes / MIB:,.0f} MiB",
+            "KV blocks": f"{self.blocks:,}",
+            "tokens a block": f"{self.block_tokens:,}",
+            "tokens that fit": f"{self.total_tokens:,}",
+            "context tokens": f"{self.context_length_tokens:,}",
+            "full contexts at once": f"{self.full_contexts:,.1f}",
+        }
+        widths = [max(len(head), len(cell)) for head, cell in columns.items()]
+        return "\n".join(
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-            for row in (heads, cells)
-        ]
-        return "\n".join(lines)
+            for row in (columns.keys(), columns.values())
+        )
 
 
 def plan_memory(
@@ -72,32 +86,33 @@ def plan_memory(
     model_context_tokens: int,
     context_length_tokens: int | None,
 ) -> MemoryPlan:
-    """Divides the budget into slots of one context each.
+    """Divides the budget into blocks: as many as fit, and no more than all sequences can fill.
 
-    A context that was asked for is kept, at the cost of slots. The model's own is shortened where
-    fewer than 8 slots of it (or max_running, if lower) would fit.
+    A context that was asked for is kept. The model's own is shortened where all blocks together
+    hold less.
 
     Raises:
-        StartError: not one slot of the context asked for fits, or it is longer than the model's.
+        StartError: the context asked for does not fit, it is longer than the model's, or there is
+            no room for one block.
     """
     token_bytes = value_bytes * sum(layer.values_per_token for layer in layers)
-    budget_tokens = budget_bytes // token_bytes
-    if context_length_tokens is None:
-        comfortable = min(max_running, _COMFORTABLE_SLOTS)
-        context = min(model_context_tokens, budget_tokens // comfortable)
-    else:
-        context = context_length_tokens
-        if context > model_context_tokens:
-            raise StartError(
-                f"context_length_tokens is {context:,}: this model was made for "
-                f"{model_context_tokens:,} at most"
-            )
-    slots = min(max_running, budget_tokens // context) if context else 0
-    if slots < 1:
-        need = context_length_tokens or 1
+    context = context_length_tokens or model_context_tokens
+    if context > model_context_tokens:
         raise StartError(
-            f"the KV cache needs {need * token_bytes / MIB:,.0f} MiB for {need:,} tokens, and may "
-            f"take {budget_bytes / MIB:,.0f} MiB: lower context_length_tokens or raise "
+            f"context_length_tokens is {context:,}: this model was made for "
+            f"{model_context_tokens:,} at most"
+        )
+    blocks = min(
+        budget_bytes // (token_bytes * BLOCK_TOKENS), max_running * -(-context // BLOCK_TOKENS)
+    )
+    fitting = blocks * BLOCK_TOKENS
+    if context_length_tokens is None:
+        context = min(context, fitting)
+    if blocks < 1 or context > fitting:
+        need = -(-(context_length_tokens or 1) // BLOCK_TOKENS) * BLOCK_TOKENS
+        raise StartError(
+            f"the KV cache needs {need * token_bytes / MIB:,.2f} MiB for {need:,} tokens, and may "
+            f"take {budget_bytes / MIB:,.2f} MiB: lower context_length_tokens or raise "
             "kv_memory_bytes"
         )
-    return MemoryPlan(slots, context, token_bytes)
+    return MemoryPlan(max_running, context, token_bytes, blocks)

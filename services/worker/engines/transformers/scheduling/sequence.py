@@ -23,11 +23,15 @@ class Request:
     """On the monotonic clock."""
     priority: int
     arrived_s: float
+    adapter: str = ""
+    """What computes it beside the model's own weights; nothing is shared across adapters."""
+    prompt_hashes: list[bytes] = field(default_factory=list)
+    """Hashes of the prompt's full blocks, as far as they were asked for."""
 
 
 @dataclass(eq=False, slots=True)
 class Sequence:
-    """One choice of a request. It waits, runs in a slot of the KV cache, and ends."""
+    """One choice of a request. It waits, runs in blocks of the KV cache, and ends."""
 
     request: Request
     choice_index: int
@@ -44,9 +48,20 @@ class Sequence:
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
     ending: Ending | None = None
     """Set from the start where the output that it continues was already over."""
+    rank: tuple[int, float, int] = (0, 0.0, 0)
+    """Its place in the order of who runs: lower comes sooner and is preempted later."""
     slot: int | None = None
+    """Its row among the running sequences. None while it waits."""
+    blocks: list[int] = field(default_factory=list)
+    """Its block table: the blocks of the KV cache that hold its tokens, in order."""
     computed_tokens: int = 0
-    """Tokens whose keys and values are in the slot."""
+    """Tokens whose keys and values are in its blocks."""
+    sealed_blocks: int = 0
+    """Blocks that are full, computed, and shown to the prefix cache."""
+    output_hashes: list[bytes] = field(default_factory=list)
+    """Hashes of the full blocks behind the prompt's, as far as they were asked for."""
+    cached_tokens: int | None = None
+    """Prompt tokens found in the prefix cache when it first ran. None before."""
     started: bool = False
     prefill_started_s: float | None = None
     first_token_s: float | None = None
