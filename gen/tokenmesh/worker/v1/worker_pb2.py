@@ -29,13 +29,15 @@ from tokenmesh.mesh.v1 import generation_pb2 as tokenmesh_dot_mesh_dot_v1_dot_ge
 from tokenmesh.mesh.v1 import model_pb2 as tokenmesh_dot_mesh_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tokenmesh/worker/v1/worker.proto\x12\x13tokenmesh.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1ctokenmesh/mesh/v1/chat.proto\x1a\"tokenmesh/mesh/v1/generation.proto\x1a\x1dtokenmesh/mesh/v1/model.proto\"\xb8\x01\n\x0fGenerateRequest\x12\x13\n\x0brequest_key\x18\x01 \x01(\x04\x12+\n\x05start\x18\n \x01(\x0b\x32\x1a.tokenmesh.worker.v1.StartH\x00\x12+\n\x05\x61\x62ort\x18\x0b \x01(\x0b\x32\x1a.tokenmesh.worker.v1.AbortH\x00\x12-\n\x06\x63redit\x18\x0c \x01(\x0b\x32\x1b.tokenmesh.worker.v1.CreditH\x00\x42\x07\n\x05\x66rame\"\x93\x03\n\x05Start\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x12\x37\n\routput_so_far\x18\x04 \x03(\x0b\x32 .tokenmesh.worker.v1.OutputSoFar\x12,\n\ttime_left\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x15\n\rcredit_tokens\x18\x07 \x01(\r\x12\x0c\n\x04\x65\x63ho\x18\x08 \x01(\x08\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12-\n\x04\x63hat\x18\n \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x0b \x01(\tH\x00\x12\x32\n\ttoken_ids\x18\x0c \x01(\x0b\x32\x1d.tokenmesh.worker.v1.TokenIdsH\x00\x42\x08\n\x06prompt\"\x1a\n\x08TokenIds\x12\x0e\n\x06values\x18\x01 \x03(\r\"d\n\x0bOutputSoFar\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x13\n\x0bnext_number\x18\x03 \x01(\r\x12\x17\n\x0f\x64\x65livered_bytes\x18\x04 \x01(\r\"\x17\n\x05\x41\x62ort\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x18\n\x06\x43redit\x12\x0e\n\x06tokens\x18\x01 \x01(\r\"T\n\x10GenerateResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x32\n\x06\x65vents\x18\x02 \x03(\x0b\x32\".tokenmesh.worker.v1.SequenceEvent\"\x93\x02\n\rSequenceEvent\x12\x13\n\x0brequest_key\x18\x01 \x01(\x04\x12\x14\n\x0c\x63hoice_index\x18\x02 \x01(\r\x12\x0e\n\x06number\x18\x03 \x01(\r\x12/\n\x07started\x18\n \x01(\x0b\x32\x1c.tokenmesh.worker.v1.StartedH\x00\x12+\n\x05\x63hunk\x18\x0b \x01(\x0b\x32\x1a.tokenmesh.worker.v1.ChunkH\x00\x12\x31\n\x08\x66inished\x18\x0c \x01(\x0b\x32\x1d.tokenmesh.worker.v1.FinishedH\x00\x12-\n\x06\x66\x61iled\x18\r \x01(\x0b\x32\x1b.tokenmesh.worker.v1.FailedH\x00\x42\x07\n\x05\x65vent\"q\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x38\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\"\xa4\x01\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x34\n\ntool_calls\x18\x05 \x03(\x0b\x32 .tokenmesh.mesh.v1.ToolCallDelta\"\xcd\x01\n\x08\x46inished\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.tokenmesh.mesh.v1.FinishReason\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\x12)\n\x06timing\x18\x03 \x01(\x0b\x32\x19.tokenmesh.mesh.v1.Timing\x12\x15\n\x0bstop_string\x18\n \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x0b \x01(\rH\x00\x42\x0c\n\nstopped_by\",\n\x06\x46\x61iled\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\"\x9c\x01\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x06inputs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.worker.v1.EmbedInput\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x42\r\n\x0b_dimensions\"Y\n\nEmbedInput\x12\x0e\n\x04text\x18\n \x01(\tH\x00\x12\x32\n\ttoken_ids\x18\x0b \x01(\x0b\x32\x1d.tokenmesh.worker.v1.TokenIdsH\x00\x42\x07\n\x05input\"l\n\rEmbedResponse\x12\x32\n\nembeddings\x18\x01 \x03(\x0b\x32\x1e.tokenmesh.worker.v1.Embedding\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"S\n\x0cScoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x11\n\tdocuments\x18\x04 \x03(\t\"H\n\rScoreResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\"\xb5\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\nwith_texts\x18\x03 \x01(\x08\x12-\n\x04\x63hat\x18\n \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x0b \x01(\tH\x00\x42\x08\n\x06promptB\x15\n\x13_add_special_tokens\"S\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1d\n\x15\x63ontext_length_tokens\x18\x03 \x01(\r\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13skip_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"l\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x04\x63hat\x18\n \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x0b \x01(\tH\x00\x42\x08\n\x06prompt\"K\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x1d\n\x15\x63ontext_length_tokens\x18\x02 \x01(\r\"\x17\n\x15\x44\x65scribeModelsRequest\"j\n\x16\x44\x65scribeModelsResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12(\n\x06models\x18\x03 \x03(\x0b\x32\x18.tokenmesh.mesh.v1.Model2\x91\x05\n\rWorkerService\x12[\n\x08Generate\x12$.tokenmesh.worker.v1.GenerateRequest\x1a%.tokenmesh.worker.v1.GenerateResponse(\x01\x30\x01\x12N\n\x05\x45mbed\x12!.tokenmesh.worker.v1.EmbedRequest\x1a\".tokenmesh.worker.v1.EmbedResponse\x12N\n\x05Score\x12!.tokenmesh.worker.v1.ScoreRequest\x1a\".tokenmesh.worker.v1.ScoreResponse\x12W\n\x08Tokenize\x12$.tokenmesh.worker.v1.TokenizeRequest\x1a%.tokenmesh.worker.v1.TokenizeResponse\x12]\n\nDetokenize\x12&.tokenmesh.worker.v1.DetokenizeRequest\x1a\'.tokenmesh.worker.v1.DetokenizeResponse\x12`\n\x0b\x43ountTokens\x12\'.tokenmesh.worker.v1.CountTokensRequest\x1a(.tokenmesh.worker.v1.CountTokensResponse\x12i\n\x0e\x44\x65scribeModels\x12*.tokenmesh.worker.v1.DescribeModelsRequest\x1a+.tokenmesh.worker.v1.DescribeModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tokenmesh/worker/v1/worker.proto\x12\x13tokenmesh.worker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1ctokenmesh/mesh/v1/chat.proto\x1a\"tokenmesh/mesh/v1/generation.proto\x1a\x1dtokenmesh/mesh/v1/model.proto\"\xb8\x01\n\x0fGenerateRequest\x12\x13\n\x0brequest_key\x18\x01 \x01(\x04\x12+\n\x05start\x18\n \x01(\x0b\x32\x1a.tokenmesh.worker.v1.StartH\x00\x12+\n\x05\x61\x62ort\x18\x0b \x01(\x0b\x32\x1a.tokenmesh.worker.v1.AbortH\x00\x12-\n\x06\x63redit\x18\x0c \x01(\x0b\x32\x1b.tokenmesh.worker.v1.CreditH\x00\x42\x07\n\x05\x66rame\"\x93\x03\n\x05Start\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x37\n\x08sampling\x18\x03 \x01(\x0b\x32%.tokenmesh.mesh.v1.SamplingParameters\x12\x37\n\routput_so_far\x18\x04 \x03(\x0b\x32 .tokenmesh.worker.v1.OutputSoFar\x12,\n\ttime_left\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x15\n\rcredit_tokens\x18\x07 \x01(\r\x12\x0c\n\x04\x65\x63ho\x18\x08 \x01(\x08\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12-\n\x04\x63hat\x18\n \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x0b \x01(\tH\x00\x12\x32\n\ttoken_ids\x18\x0c \x01(\x0b\x32\x1d.tokenmesh.worker.v1.TokenIdsH\x00\x42\x08\n\x06prompt\"\x1a\n\x08TokenIds\x12\x0e\n\x06values\x18\x01 \x03(\r\"d\n\x0bOutputSoFar\x12\x14\n\x0c\x63hoice_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x13\n\x0bnext_number\x18\x03 \x01(\r\x12\x17\n\x0f\x64\x65livered_bytes\x18\x04 \x01(\r\"\x17\n\x05\x41\x62ort\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x18\n\x06\x43redit\x12\x0e\n\x06tokens\x18\x01 \x01(\r\"\x8e\x01\n\x10GenerateResponse\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x32\n\x06\x65vents\x18\x02 \x03(\x0b\x32\".tokenmesh.worker.v1.SequenceEvent\x12\x38\n\rserving_state\x18\x03 \x01(\x0e\x32!.tokenmesh.worker.v1.ServingState\"\x93\x02\n\rSequenceEvent\x12\x13\n\x0brequest_key\x18\x01 \x01(\x04\x12\x14\n\x0c\x63hoice_index\x18\x02 \x01(\r\x12\x0e\n\x06number\x18\x03 \x01(\r\x12/\n\x07started\x18\n \x01(\x0b\x32\x1c.tokenmesh.worker.v1.StartedH\x00\x12+\n\x05\x63hunk\x18\x0b \x01(\x0b\x32\x1a.tokenmesh.worker.v1.ChunkH\x00\x12\x31\n\x08\x66inished\x18\x0c \x01(\x0b\x32\x1d.tokenmesh.worker.v1.FinishedH\x00\x12-\n\x06\x66\x61iled\x18\r \x01(\x0b\x32\x1b.tokenmesh.worker.v1.FailedH\x00\x42\x07\n\x05\x65vent\"q\n\x07Started\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\rcached_tokens\x18\x02 \x01(\r\x12\x38\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\"\xa4\x01\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x31\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.mesh.v1.TokenLogprob\x12\x11\n\treasoning\x18\x04 \x01(\t\x12\x34\n\ntool_calls\x18\x05 \x03(\x0b\x32 .tokenmesh.mesh.v1.ToolCallDelta\"\xcd\x01\n\x08\x46inished\x12/\n\x06reason\x18\x01 \x01(\x0e\x32\x1f.tokenmesh.mesh.v1.FinishReason\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\x12)\n\x06timing\x18\x03 \x01(\x0b\x32\x19.tokenmesh.mesh.v1.Timing\x12\x15\n\x0bstop_string\x18\n \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x0b \x01(\rH\x00\x42\x0c\n\nstopped_by\",\n\x06\x46\x61iled\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\"\x9c\x01\n\x0c\x45mbedRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x06inputs\x18\x03 \x03(\x0b\x32\x1f.tokenmesh.worker.v1.EmbedInput\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x42\r\n\x0b_dimensions\"Y\n\nEmbedInput\x12\x0e\n\x04text\x18\n \x01(\tH\x00\x12\x32\n\ttoken_ids\x18\x0b \x01(\x0b\x32\x1d.tokenmesh.worker.v1.TokenIdsH\x00\x42\x07\n\x05input\"l\n\rEmbedResponse\x12\x32\n\nembeddings\x18\x01 \x03(\x0b\x32\x1e.tokenmesh.worker.v1.Embedding\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"S\n\x0cScoreRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x11\n\tdocuments\x18\x04 \x03(\t\"H\n\rScoreResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\'\n\x05usage\x18\x02 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\"\xb5\x01\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\nwith_texts\x18\x03 \x01(\x08\x12-\n\x04\x63hat\x18\n \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x0b \x01(\tH\x00\x42\x08\n\x06promptB\x15\n\x13_add_special_tokens\"S\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1d\n\x15\x63ontext_length_tokens\x18\x03 \x01(\r\"o\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12 \n\x13skip_special_tokens\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_special_tokens\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"l\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x04\x63hat\x18\n \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ChatPromptH\x00\x12\x0e\n\x04text\x18\x0b \x01(\tH\x00\x42\x08\n\x06prompt\"K\n\x13\x43ountTokensResponse\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x1d\n\x15\x63ontext_length_tokens\x18\x02 \x01(\r\"\x17\n\x15\x44\x65scribeModelsRequest\"j\n\x16\x44\x65scribeModelsResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12(\n\x06models\x18\x03 \x03(\x0b\x32\x18.tokenmesh.mesh.v1.Model*d\n\x0cServingState\x12\x1d\n\x19SERVING_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15SERVING_STATE_SERVING\x10\x01\x12\x1a\n\x16SERVING_STATE_DRAINING\x10\x02\x32\x91\x05\n\rWorkerService\x12[\n\x08Generate\x12$.tokenmesh.worker.v1.GenerateRequest\x1a%.tokenmesh.worker.v1.GenerateResponse(\x01\x30\x01\x12N\n\x05\x45mbed\x12!.tokenmesh.worker.v1.EmbedRequest\x1a\".tokenmesh.worker.v1.EmbedResponse\x12N\n\x05Score\x12!.tokenmesh.worker.v1.ScoreRequest\x1a\".tokenmesh.worker.v1.ScoreResponse\x12W\n\x08Tokenize\x12$.tokenmesh.worker.v1.TokenizeRequest\x1a%.tokenmesh.worker.v1.TokenizeResponse\x12]\n\nDetokenize\x12&.tokenmesh.worker.v1.DetokenizeRequest\x1a\'.tokenmesh.worker.v1.DetokenizeResponse\x12`\n\x0b\x43ountTokens\x12\'.tokenmesh.worker.v1.CountTokensRequest\x1a(.tokenmesh.worker.v1.CountTokensResponse\x12i\n\x0e\x44\x65scribeModels\x12*.tokenmesh.worker.v1.DescribeModelsRequest\x1a+.tokenmesh.worker.v1.DescribeModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenmesh.worker.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SERVINGSTATE']._serialized_start=3230
+  _globals['_SERVINGSTATE']._serialized_end=3330
   _globals['_GENERATEREQUEST']._serialized_start=212
   _globals['_GENERATEREQUEST']._serialized_end=396
   _globals['_START']._serialized_start=399
@@ -48,46 +50,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ABORT']._serialized_end=957
   _globals['_CREDIT']._serialized_start=959
   _globals['_CREDIT']._serialized_end=983
-  _globals['_GENERATERESPONSE']._serialized_start=985
-  _globals['_GENERATERESPONSE']._serialized_end=1069
-  _globals['_SEQUENCEEVENT']._serialized_start=1072
-  _globals['_SEQUENCEEVENT']._serialized_end=1347
-  _globals['_STARTED']._serialized_start=1349
-  _globals['_STARTED']._serialized_end=1462
-  _globals['_CHUNK']._serialized_start=1465
-  _globals['_CHUNK']._serialized_end=1629
-  _globals['_FINISHED']._serialized_start=1632
-  _globals['_FINISHED']._serialized_end=1837
-  _globals['_FAILED']._serialized_start=1839
-  _globals['_FAILED']._serialized_end=1883
-  _globals['_EMBEDREQUEST']._serialized_start=1886
-  _globals['_EMBEDREQUEST']._serialized_end=2042
-  _globals['_EMBEDINPUT']._serialized_start=2044
-  _globals['_EMBEDINPUT']._serialized_end=2133
-  _globals['_EMBEDRESPONSE']._serialized_start=2135
-  _globals['_EMBEDRESPONSE']._serialized_end=2243
-  _globals['_EMBEDDING']._serialized_start=2245
-  _globals['_EMBEDDING']._serialized_end=2272
-  _globals['_SCOREREQUEST']._serialized_start=2274
-  _globals['_SCOREREQUEST']._serialized_end=2357
-  _globals['_SCORERESPONSE']._serialized_start=2359
-  _globals['_SCORERESPONSE']._serialized_end=2431
-  _globals['_TOKENIZEREQUEST']._serialized_start=2434
-  _globals['_TOKENIZEREQUEST']._serialized_end=2615
-  _globals['_TOKENIZERESPONSE']._serialized_start=2617
-  _globals['_TOKENIZERESPONSE']._serialized_end=2700
-  _globals['_DETOKENIZEREQUEST']._serialized_start=2702
-  _globals['_DETOKENIZEREQUEST']._serialized_end=2813
-  _globals['_DETOKENIZERESPONSE']._serialized_start=2815
-  _globals['_DETOKENIZERESPONSE']._serialized_end=2849
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=2851
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=2959
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2961
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3036
-  _globals['_DESCRIBEMODELSREQUEST']._serialized_start=3038
-  _globals['_DESCRIBEMODELSREQUEST']._serialized_end=3061
-  _globals['_DESCRIBEMODELSRESPONSE']._serialized_start=3063
-  _globals['_DESCRIBEMODELSRESPONSE']._serialized_end=3169
-  _globals['_WORKERSERVICE']._serialized_start=3172
-  _globals['_WORKERSERVICE']._serialized_end=3829
+  _globals['_GENERATERESPONSE']._serialized_start=986
+  _globals['_GENERATERESPONSE']._serialized_end=1128
+  _globals['_SEQUENCEEVENT']._serialized_start=1131
+  _globals['_SEQUENCEEVENT']._serialized_end=1406
+  _globals['_STARTED']._serialized_start=1408
+  _globals['_STARTED']._serialized_end=1521
+  _globals['_CHUNK']._serialized_start=1524
+  _globals['_CHUNK']._serialized_end=1688
+  _globals['_FINISHED']._serialized_start=1691
+  _globals['_FINISHED']._serialized_end=1896
+  _globals['_FAILED']._serialized_start=1898
+  _globals['_FAILED']._serialized_end=1942
+  _globals['_EMBEDREQUEST']._serialized_start=1945
+  _globals['_EMBEDREQUEST']._serialized_end=2101
+  _globals['_EMBEDINPUT']._serialized_start=2103
+  _globals['_EMBEDINPUT']._serialized_end=2192
+  _globals['_EMBEDRESPONSE']._serialized_start=2194
+  _globals['_EMBEDRESPONSE']._serialized_end=2302
+  _globals['_EMBEDDING']._serialized_start=2304
+  _globals['_EMBEDDING']._serialized_end=2331
+  _globals['_SCOREREQUEST']._serialized_start=2333
+  _globals['_SCOREREQUEST']._serialized_end=2416
+  _globals['_SCORERESPONSE']._serialized_start=2418
+  _globals['_SCORERESPONSE']._serialized_end=2490
+  _globals['_TOKENIZEREQUEST']._serialized_start=2493
+  _globals['_TOKENIZEREQUEST']._serialized_end=2674
+  _globals['_TOKENIZERESPONSE']._serialized_start=2676
+  _globals['_TOKENIZERESPONSE']._serialized_end=2759
+  _globals['_DETOKENIZEREQUEST']._serialized_start=2761
+  _globals['_DETOKENIZEREQUEST']._serialized_end=2872
+  _globals['_DETOKENIZERESPONSE']._serialized_start=2874
+  _globals['_DETOKENIZERESPONSE']._serialized_end=2908
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2910
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=3018
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3020
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3095
+  _globals['_DESCRIBEMODELSREQUEST']._serialized_start=3097
+  _globals['_DESCRIBEMODELSREQUEST']._serialized_end=3120
+  _globals['_DESCRIBEMODELSRESPONSE']._serialized_start=3122
+  _globals['_DESCRIBEMODELSRESPONSE']._serialized_end=3228
+  _globals['_WORKERSERVICE']._serialized_start=3333
+  _globals['_WORKERSERVICE']._serialized_end=3990
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from tokenmesh.mesh.v1 import chat_pb2 as _chat_pb2
 from tokenmesh.mesh.v1 import generation_pb2 as _generation_pb2
@@ -22,6 +23,24 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ServingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ServingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SERVING_STATE_UNSPECIFIED: _ServingState.ValueType  # 0
+    SERVING_STATE_SERVING: _ServingState.ValueType  # 1
+    SERVING_STATE_DRAINING: _ServingState.ValueType  # 2
+
+class ServingState(_ServingState, metaclass=_ServingStateEnumTypeWrapper):
+    """Whether the worker takes requests."""
+
+SERVING_STATE_UNSPECIFIED: ServingState.ValueType  # 0
+SERVING_STATE_SERVING: ServingState.ValueType  # 1
+SERVING_STATE_DRAINING: ServingState.ValueType  # 2
+Global___ServingState: _TypeAlias = ServingState  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
@@ -247,8 +266,14 @@ class GenerateResponse(_message.Message):
 
     STEP_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    SERVING_STATE_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Counts the engine's steps."""
+    serving_state: Global___ServingState.ValueType
+    """Told on every open stream when it changes, and on a new one where the worker drains; else
+    unspecified. While a worker drains it takes nothing new, and its gateways move what it runs to
+    other workers that can go on with it.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceEvent]: ...
     def __init__(
@@ -256,10 +281,11 @@ class GenerateResponse(_message.Message):
         *,
         step: _builtins.int = ...,
         events: _abc.Iterable[Global___SequenceEvent] | None = ...,
+        serving_state: Global___ServingState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "serving_state", b"serving_state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
