@@ -141,6 +141,13 @@ W2 = worker("w", "2", attached_at_s=1)
             ],
             ["w2"],
         ),
+        # Clocks of controllers need not agree: one that speaks goes before one that is lost,
+        ([snapshot("A", W2), lose("A"), snapshot("B", W)], ["w1"]),
+        ([snapshot("A", W2), snapshot("B", W), lose("A")], ["w1"]),
+        # and before what one told that was started anew since.
+        ([snapshot("A", W2), snapshot("A", is_complete=False), snapshot("B", W)], ["w1"]),
+        # Once all are lost, nothing changes any more.
+        ([snapshot("A", W2), lose("A"), snapshot("B", W), lose("B")], ["w1"]),
         # What only a lost controller told lasts for a while, where another is there to ask.
         ([snapshot("A", W), snapshot("B", X), lose("A"), wait(59)], ["w1", "x1"]),
         ([snapshot("A", W), snapshot("B", X), lose("A"), wait(61)], ["x1"]),

@@ -37,6 +37,12 @@ class ControllerView:
         """What the controller last told of a worker."""
         return self._entries.get(worker_id)
 
+    def vouches(self, worker_id: str) -> bool:
+        """Whether the controller says now what it told of a worker: it can be reached, and has told
+        it since.
+        """
+        return self.is_connected and worker_id not in self._unconfirmed
+
     def replace(self, workers: Iterable[Worker], *, is_complete: bool) -> set[str]:
         """Takes over a snapshot."""
         self.is_connected = True
@@ -68,10 +74,11 @@ class ControllerView:
         self._unconfirmed.discard(worker_id)
         return {worker_id}
 
-    def lose(self, now_s: float) -> None:
+    def lose(self, now_s: float) -> set[str]:
         """Notes that the controller cannot be reached since `now_s`."""
         self.is_connected = False
         self.lost_at_s = now_s
+        return set(self._entries)
 
     def clear(self) -> set[str]:
         """Drops all that the controller told."""

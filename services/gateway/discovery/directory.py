@@ -12,7 +12,7 @@ from enum import Enum, IntEnum
 from operator import itemgetter
 from typing import TypeVar
 
-from services.gateway.discovery.controller_view import ControllerView
+from services.gateway.discovery.controller_view import ControllerView, Entry
 from services.gateway.discovery.fleet import Model, Worker, WorkerKey
 from services.mesh.errors import ModelNotFoundError, NoWorkerError
 
@@ -111,7 +111,7 @@ class Directory:
         """Notes that a controller cannot be reached: what it told stays known."""
         view = self._views.get(controller)
         if view is not None and view.is_connected:
-            view.lose(self._clock_s())
+            self._merge(view.lose(self._clock_s()), is_complete=False)
 
     def forget_stale(self) -> None:
         """Drops what is long gone, and what only controllers told that were lost long ago, where
@@ -223,17 +223,32 @@ class Directory:
             self._set(worker_id, self._latest(worker_id))
 
     def _latest(self, worker_id: str) -> Worker | None:
-        """The newest incarnation that any controller knows, as it was last described."""
+        """The incarnation that the controllers know, as it was last described.
+
+        Where they differ, the one counts that attached last; but controllers that speak go before
+        those that are lost, whose clocks need not agree with theirs. Where all are lost, what was
+        known stays.
+        """
         told = [
-            entry
+            (view, entry)
             for view in self._views.values()
             if (entry := view.get(worker_id)) is not None and not self._is_retired(entry.worker.key)
         ]
         if not told:
             return None
-        newest = max(told, key=lambda entry: entry.worker.attached_at_s).worker.incarnation
-        current = [entry for entry in told if entry.worker.incarnation == newest]
+        vouched = [entry for view, entry in told if view.vouches(worker_id)]
+        entries = [entry for _, entry in told]
+        incarnation = self._newest(worker_id, vouched, entries)
+        current = [entry for entry in entries if entry.worker.incarnation == incarnation]
         return max(current, key=lambda entry: entry.order).worker
+
+    def _newest(self, worker_id: str, vouched: Sequence[Entry], entries: Sequence[Entry]) -> str:
+        known = self._workers.get(worker_id)
+        told = {entry.worker.incarnation for entry in entries}
+        if not vouched and known is not None and known.incarnation in told:
+            return known.incarnation
+        attached = max(vouched or entries, key=lambda entry: entry.worker.attached_at_s)
+        return attached.worker.incarnation
 
     def _set(self, worker_id: str, worker: Worker | None) -> None:
         before = self._workers.get(worker_id)
