@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Awaitable
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.mesh import options
+from services.worker import engine_options
 
-ModelOption = partial(typer.Option, rich_help_panel="Model and engine")
 ScriptedOption = partial(typer.Option, rich_help_panel="The scripted engine")
 
 
@@ -26,57 +25,34 @@ class EngineName(StrEnum):
 
 def worker(
     *,
-    model_path: Annotated[
-        str | None,
-        ModelOption(
-            "--model-path",
-            "--model",
-            help="A folder with a checkpoint, or a Hugging Face hub id. The scripted engine needs "
-            "none.",
-        ),
-    ] = None,
-    model_names: Annotated[
-        str,
-        ModelOption(
-            help="Names that clients may ask for, split by commas: the first is the model's name, "
-            "the others are aliases. By default the folder's name or the hub id.",
-        ),
-    ] = "",
+    model_path: engine_options.ModelPath = None,
+    model_names: engine_options.ModelNames = "",
     engine: Annotated[
         EngineName,
-        ModelOption(
+        engine_options.ModelOption(
             help="transformers runs checkpoints on CPU or GPU; scripted runs no model: it says a "
             "script at a set pace, to test and measure a mesh.",
         ),
     ] = EngineName.TRANSFORMERS,
-    device: Annotated[
-        str,
-        ModelOption(
-            help="auto, cpu, cuda, cuda:1, mps, xpu or npu. auto takes an accelerator if there is "
-            "one.",
-        ),
-    ] = "auto",
-    dtype: Annotated[
-        str, ModelOption(help="Type of the weights: auto, float32, float16 or bfloat16.")
-    ] = "auto",
-    revision: Annotated[
-        str | None,
-        ModelOption(help="Branch, tag or commit of a hub id. Its main branch by default."),
-    ] = None,
-    chat_template: Annotated[
-        Path | None,
-        ModelOption(help="File with a Jinja chat template, in place of the checkpoint's own."),
-    ] = None,
-    trust_request_chat_template: Annotated[
-        bool,
-        ModelOption(
-            "--trust-request-chat-template",
-            help="Let requests bring their own chat template, which is code, run in a sandbox.",
-        ),
-    ] = False,
-    threads: Annotated[
-        int | None, ModelOption(help="CPU threads that compute. All cores by default.")
-    ] = None,
+    revision: engine_options.Revision = None,
+    chat_template: engine_options.ChatTemplate = None,
+    trust_request_chat_template: engine_options.TrustRequestChatTemplate = False,
+    allow_pickle: engine_options.AllowPickle = False,
+    trust_remote_code: engine_options.TrustRemoteCode = False,
+    device: engine_options.Device = "auto",
+    dtype: engine_options.Dtype = "auto",
+    quantization: engine_options.Quantization = None,
+    load_8bit: engine_options.Load8bit = False,
+    load_4bit: engine_options.Load4bit = False,
+    gpus: engine_options.Gpus = "",
+    num_gpus: engine_options.NumGpus = None,
+    threads: engine_options.Threads = None,
+    kv_cache_memory: engine_options.KvCacheMemory = None,
+    gpu_memory_utilization: engine_options.GpuMemoryUtilization = 0.85,
+    max_gpu_memory: engine_options.MaxGpuMemory = None,
+    cpu_offload: engine_options.CpuOffload = False,
+    max_cpu_memory: engine_options.MaxCpuMemory = None,
+    offload_folder: engine_options.OffloadFolder = None,
     controller: options.Controllers = None,
     no_register: Annotated[
         bool,
@@ -134,13 +110,6 @@ def worker(
         options.LimitOption(
             help="Tokens of one prompt and its completion. What the model was made for by default; "
             "32768 for the scripted engine.",
-        ),
-    ] = None,
-    kv_memory_mib: Annotated[
-        int | None,
-        options.LimitOption(
-            help="Memory for the KV cache of the transformers engine, in MiB. By default a share "
-            "of what is free.",
         ),
     ] = None,
     grace_period: options.GracePeriod = 30.0,
@@ -216,11 +185,23 @@ def worker(
                 shared,
                 model_path=model_path,
                 revision=revision,
+                chat_template=chat_template,
+                allow_pickle=allow_pickle,
+                trust_remote_code=trust_remote_code,
                 device=device,
                 dtype=dtype,
-                kv_memory_mib=kv_memory_mib,
+                quantization=engine_choice.choose_quantization(
+                    quantization, load_8bit=load_8bit, load_4bit=load_4bit
+                ),
+                gpus=gpus,
+                num_gpus=num_gpus,
                 threads=threads,
-                chat_template=chat_template,
+                kv_cache_memory=kv_cache_memory,
+                gpu_memory_utilization=gpu_memory_utilization,
+                max_gpu_memory=max_gpu_memory,
+                cpu_offload=cpu_offload,
+                max_cpu_memory=max_cpu_memory,
+                offload_folder=offload_folder,
             )
         )
         settings = WorkerSettings(

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from services.mesh.errors import StartError
+from services.worker.engines.byte_sizes import read_bytes
 from services.worker.engines.scripted.pace import Pace
 from services.worker.engines.scripted.settings import ScriptedSettings
 from services.worker.engines.settings import EngineSettings
-
-BYTES_PER_MIB = 1024 * 1024
 
 
 def shared_settings(
@@ -58,11 +57,21 @@ def transformers_settings(
     *,
     model_path: str | None,
     revision: str | None,
+    chat_template: Path | None,
+    allow_pickle: bool,
+    trust_remote_code: bool,
     device: str,
     dtype: str,
-    kv_memory_mib: int | None,
+    quantization: str | None,
+    gpus: str,
+    num_gpus: int | None,
     threads: int | None,
-    chat_template: Path | None,
+    kv_cache_memory: str | None,
+    gpu_memory_utilization: float,
+    max_gpu_memory: str | None,
+    cpu_offload: bool,
+    max_cpu_memory: str | None,
+    offload_folder: Path | None,
 ) -> EngineSettings:
     """Settings of the engine that loads checkpoints.
 
@@ -76,16 +85,51 @@ def transformers_settings(
     return EngineSettings(
         **shared,
         model_path=model_path,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
         device=device,
         dtype=dtype,
+        gpus=tuple(each.strip() for each in gpus.split(",") if gpus.strip()),
+        cpu_offload=cpu_offload,
+        gpu_memory_utilization=gpu_memory_utilization,
         **_given(
             revision=revision,
-            kv_memory_bytes=None if kv_memory_mib is None else kv_memory_mib * BYTES_PER_MIB,
-            threads=threads,
             chat_template_path=chat_template,
+            quantization=quantization,
+            num_gpus=num_gpus,
+            threads=threads,
+            kv_memory_bytes=_bytes("--kv-cache-memory", kv_cache_memory),
+            max_gpu_memory_bytes=_bytes("--max-gpu-memory", max_gpu_memory),
+            max_cpu_memory_bytes=_bytes("--max-cpu-memory", max_cpu_memory),
+            offload_folder=offload_folder,
         ),
     )
 
 
+def choose_quantization(
+    quantization: str | None, *, load_8bit: bool, load_4bit: bool
+) -> str | None:
+    """The one quantization that the options name; None where none does.
+
+    Raises:
+        StartError: they name several.
+    """
+    named = [
+        *([quantization] if quantization else []),
+        *(["8bit"] if load_8bit else []),
+        *(["4bit"] if load_4bit else []),
+    ]
+    if len(set(named)) > 1:
+        raise StartError(
+            f"weights can be shrunk in one way, and the options name {' and '.join(named)}: leave "
+            "one of --quantization, --load-8bit and --load-4bit"
+        )
+    return named[0] if named else None
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    return None if text is None else read_bytes(option, text)
+
+
 def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value not in {None, ()}}
+    return {name: value for name, value in options.items() if value not in (None, ())}

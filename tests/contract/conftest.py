@@ -34,6 +34,7 @@ def _settings(engine: str, model_type: str) -> Any:
     return EngineSettings(
         str(checkpoint(model_type)),
         device="cpu",
+        dtype="float32",
         threads=1,
         max_running=MAX_RUNNING,
         max_waiting=MAX_WAITING,

@@ -28,7 +28,7 @@ PLAIN: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True, "temperature": 0.
 
 def engine(**settings: Any) -> TransformersEngine:
     return TransformersEngine(
-        EngineSettings(str(checkpoint()), device="cpu", threads=1, **settings)
+        EngineSettings(str(checkpoint()), device="cpu", dtype="float32", threads=1, **settings)
     )
 
 

@@ -29,7 +29,7 @@ PROMPTS = (
 
 
 def engine(folder: Path, **settings: Any) -> TransformersEngine:
-    given = {"device": "cpu", "dtype": "float32", "threads": 1} | settings
+    given: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1} | settings
     return TransformersEngine(EngineSettings(str(folder), **given))
 
 

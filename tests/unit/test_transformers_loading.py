@@ -16,10 +16,15 @@ from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
 from services.worker.engines.transformers.checkpoint.device import (
     choose_device,
-    choose_dtype,
     default_threads,
+    free_memory,
     kv_budget_bytes,
     kv_dtype,
+)
+from services.worker.engines.transformers.checkpoint.precision import (
+    choose_dtype,
+    cpu_has_native_bfloat16,
+    has_native_bfloat16,
 )
 from services.worker.engines.transformers.checkpoint.revision import folder_revision
 from tests.contract.engine_client import running
@@ -43,6 +48,15 @@ class TestSettings:
         [
             ("device", "tpu"),
             ("dtype", "int3"),
+            ("quantization", "2bit"),
+            ("gpus", ("0", "x")),
+            ("gpus", ("1", "1")),
+            ("num_gpus", 0),
+            ("max_gpu_memory_bytes", 0),
+            ("max_cpu_memory_bytes", 0),
+            ("gpu_memory_utilization", 0.0),
+            ("gpu_memory_utilization", 1.5),
+            ("gpu_memory_utilization", float("nan")),
             ("max_running", 0),
             ("max_waiting", 0),
             ("step_tokens", 0),
@@ -56,6 +70,10 @@ class TestSettings:
     def test_a_bad_value_names_itself(self, name: str, value: Any) -> None:
         with pytest.raises(StartError, match=name):
             EngineSettings(**{"model_path": "m", name: value})
+
+    def test_more_gpus_than_are_named(self) -> None:
+        with pytest.raises(StartError, match="num_gpus is 3, and --gpus names 2"):
+            EngineSettings("m", gpus=("0", "GPU-4fc0"), num_gpus=3)
 
     def test_an_unknown_engine(self) -> None:
         with pytest.raises(StartError, match="choose from transformers, scripted"):
@@ -77,25 +95,6 @@ class TestCheckpoints:
     async def test_a_revision_of_a_folder(self) -> None:
         assert "revision 'v2'" in await refusal(checkpoint(), revision="v2")
 
-    async def test_weights_that_are_pickled(self, tmp_path: Path) -> None:
-        shutil.copytree(checkpoint(), tmp_path / "m")
-        weights = tmp_path / "m" / "model.safetensors"
-        weights.rename(weights.with_name("pytorch_model.bin"))
-        assert "cannot load" in await refusal(tmp_path / "m")
-
-    async def test_a_config_that_is_no_json(self, tmp_path: Path) -> None:
-        shutil.copytree(checkpoint(), tmp_path / "m")
-        (tmp_path / "m" / "config.json").write_text("{")
-        assert "cannot load" in await refusal(tmp_path / "m")
-
-    async def test_a_model_type_that_nobody_knows(self, tmp_path: Path) -> None:
-        folder = edit_config(checkpoint(), tmp_path / "m", model_type="abacus")
-        assert "abacus" in await refusal(folder)
-
-    async def test_a_chat_template_that_cannot_be_read(self, tmp_path: Path) -> None:
-        line = await refusal(checkpoint(), chat_template_path=tmp_path / "none.jinja")
-        assert "cannot read the chat template" in line
-
 
 class TestDevices:
     @pytest.mark.parametrize("device", ["mps", "npu", "cpu:1", "cpu:x"])
@@ -111,23 +110,68 @@ class TestDevices:
         assert "context_length_tokens" in line
 
     @pytest.mark.parametrize(
-        ("name", "kind", "checkpoint_dtype", "chosen"),
+        ("name", "kind", "checkpoint_dtype", "has_bfloat16", "chosen"),
         [
-            ("auto", "cpu", "bfloat16", "float32"),
-            ("auto", "cuda", "bfloat16", "bfloat16"),
-            ("auto", "cuda", "float32", "float16"),
-            ("auto", "xpu", "float32", "bfloat16"),
-            ("float32", "cuda", "bfloat16", "float32"),
-            ("bfloat16", "cpu", "float32", "bfloat16"),
+            ("auto", "cpu", "float32", True, "bfloat16"),
+            ("auto", "cpu", "bfloat16", False, "float32"),
+            ("auto", "cuda", "bfloat16", True, "bfloat16"),
+            ("auto", "cuda", "bfloat16", False, "float16"),
+            ("auto", "cuda", "float16", True, "float16"),
+            ("auto", "cuda", "float32", True, "bfloat16"),
+            ("auto", "cuda", "float32", False, "float16"),
+            ("auto", "cuda", None, True, "bfloat16"),
+            ("auto", "xpu", "float16", True, "bfloat16"),
+            ("auto", "mps", "float32", True, "float16"),
+            ("auto", "mps", "bfloat16", True, "bfloat16"),
+            ("float32", "cuda", "bfloat16", True, "float32"),
+            ("float16", "cpu", "float32", False, "float16"),
+            ("bfloat16", "cpu", "float32", False, "bfloat16"),
+            ("bfloat16", "cuda", "float32", True, "bfloat16"),
         ],
     )
     def test_the_type_of_the_weights(
-        self, name: str, kind: str, checkpoint_dtype: str, chosen: str
+        self, name: str, kind: str, checkpoint_dtype: str | None, has_bfloat16: bool, chosen: str
     ) -> None:
         device = torch.device(kind)
-        dtype = choose_dtype(name, device, getattr(torch, checkpoint_dtype))
+        stored = None if checkpoint_dtype is None else getattr(torch, checkpoint_dtype)
+        dtype = choose_dtype(name, device, stored, has_bfloat16=has_bfloat16)
         assert dtype is getattr(torch, chosen)
         assert kv_dtype(device, dtype) is (torch.float32 if kind == "cpu" else dtype)
+
+    def test_a_type_that_the_device_lacks(self) -> None:
+        with pytest.raises(StartError, match=r"bfloat16.*cuda:1.*choose float16 or float32"):
+            choose_dtype("bfloat16", torch.device("cuda:1"), None, has_bfloat16=False)
+
+    @pytest.mark.parametrize(
+        ("lines", "environment", "is_native"),
+        [
+            ("flags\t\t: fpu avx512_bf16 sse\n", {}, True),
+            ("processor: 0\nflags : fpu amx_bf16\n", {}, True),
+            ("Features\t: fp asimd bf16 sve\n", {}, True),
+            ("flags\t\t: fpu avx2 avx512f\n", {}, False),
+            ("flags\t\t: fpu avx2\n", {"CPU_ISA": "amx"}, True),
+            ("flags\t\t: fpu avx2\n", {"CPU_ISA": "avx2"}, False),
+            (None, {}, False),
+        ],
+    )
+    def test_which_cpus_compute_in_bfloat16(
+        self, tmp_path: Path, lines: str | None, environment: dict[str, str], is_native: bool
+    ) -> None:
+        cpu_info = tmp_path / "cpuinfo"
+        if lines is not None:
+            cpu_info.write_text(lines)
+        assert cpu_has_native_bfloat16(environment, cpu_info) is is_native
+
+    async def test_auto_is_bfloat16_where_the_cpu_has_it(self) -> None:
+        native = has_native_bfloat16(torch.device("cpu"))
+        settings = EngineSettings(str(checkpoint()), device="cpu", threads=1)
+        async with running(TransformersEngine(settings)) as client:
+            assert client.engine.models[0].dtype == ("bfloat16" if native else "float32")
+
+    def test_a_cpu_has_no_accelerators(self) -> None:
+        free = free_memory(torch.device("cpu"))
+        assert not free.accelerators
+        assert free.host > 0
 
     def test_a_cpu_gives_the_cache_part_of_what_is_free(self) -> None:
         assert choose_device("cpu") == torch.device("cpu")
@@ -140,7 +184,7 @@ class TestDescription:
         folder = tmp_path / "my-model"
         shutil.copytree(checkpoint(), folder)
         engine = TransformersEngine(
-            EngineSettings(str(folder), device="cpu", threads=1, max_running=2)
+            EngineSettings(str(folder), device="cpu", dtype="float32", threads=1, max_running=2)
         )
         async with running(engine):
             (model,) = engine.models
@@ -185,7 +229,7 @@ class TestDescription:
         path = folder / "generation_config.json"
         given = {"max_new_tokens": 7, "top_k": 1, "temperature": 1.5, "do_sample": True}
         path.write_text(json.dumps(json.loads(path.read_text()) | given))
-        settings = EngineSettings(str(folder), device="cpu", threads=1)
+        settings = EngineSettings(str(folder), device="cpu", dtype="float32", threads=1)
         async with running(TransformersEngine(settings)) as client:
             silent = await client.run(seed=1, ignore_eos=True)
             greedy = await client.run(temperature=0.0, ignore_eos=True)

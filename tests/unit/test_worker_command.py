@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,7 +54,10 @@ def test_options_of_the_transformers_engine(settings_of: Settings) -> None:
         *("--model-path", "org/name", "--model-names", "a, b", "--device", "cuda:1"),
         *("--dtype", "bfloat16", "--revision", "main", "--limit-worker-concurrency", "4"),
         *("--max-waiting", "5", "--context-length", "600", "--threads", "3"),
-        *("--kv-memory-mib", "2"),
+        *("--kv-cache-memory", "2MiB", "--gpu-memory-utilization", "0.5"),
+        *("--load-8bit", "--gpus", "0, 2", "--num-gpus", "2", "--max-gpu-memory", "13Gib"),
+        *("--cpu-offload", "--max-cpu-memory", "1.5 GB", "--offload-folder", "there"),
+        *("--allow-pickle", "--trust-remote-code"),
     )
     assert settings.engine == EngineSettings(
         model_path="org/name",
@@ -65,7 +69,49 @@ def test_options_of_the_transformers_engine(settings_of: Settings) -> None:
         max_waiting=5,
         context_length_tokens=600,
         kv_memory_bytes=2 * 1024 * 1024,
+        gpu_memory_utilization=0.5,
         threads=3,
+        quantization="8bit",
+        gpus=("0", "2"),
+        num_gpus=2,
+        max_gpu_memory_bytes=13 * 1024**3,
+        cpu_offload=True,
+        max_cpu_memory_bytes=1_500_000_000,
+        offload_folder=Path("there"),
+        allow_pickle=True,
+        trust_remote_code=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "quantization"),
+    [
+        ((), None),
+        (("--quantization", "int8"), "int8"),
+        (("--quantization", "none"), "none"),
+        (("--load-4bit",), "4bit"),
+        (("--load-8bit", "--quantization", "8bit"), "8bit"),
+    ],
+)
+def test_ways_to_shrink_weights(
+    settings_of: Settings, options: tuple[str, ...], quantization: str | None
+) -> None:
+    assert settings_of("--model", "m", *options).engine == EngineSettings(
+        "m", quantization=quantization
+    )
+
+
+def test_variables_of_the_engine(settings_of: Settings) -> None:
+    settings = settings_of(
+        env={
+            "TOKENMESH_WORKER_MODEL_PATH": "m",
+            "TOKENMESH_WORKER_LOAD_4BIT": "1",
+            "TOKENMESH_WORKER_KV_CACHE_MEMORY": "1KiB",
+            "TOKENMESH_WORKER_GPUS": "3",
+        }
+    )
+    assert settings.engine == EngineSettings(
+        "m", quantization="4bit", kv_memory_bytes=1024, gpus=("3",)
     )
 
 
@@ -114,7 +160,15 @@ def test_the_environment_sets_options_too(settings_of: Settings) -> None:
     [
         ((), "--model-path is missing"),
         (("--model-path", "x", "--device", "abacus"), "abacus"),
-        (("--model-path", "x", "--kv-memory-mib", "0"), "kv_memory_bytes is 0"),
+        (("--model-path", "x", "--kv-cache-memory", "0"), "--kv-cache-memory is '0'"),
+        (("--model-path", "x", "--kv-cache-memory", "-1GiB"), "--kv-cache-memory is '-1GiB'"),
+        (("--model-path", "x", "--max-gpu-memory", "4 bananas"), "--max-gpu-memory .* unit"),
+        (("--model-path", "x", "--max-cpu-memory", ""), "--max-cpu-memory is ''"),
+        (("--model-path", "x", "--gpu-memory-utilization", "1.1"), "utilization is 1.1: .*most 1"),
+        (("--model-path", "x", "--gpus", "0,,1"), "--gpus holds ''"),
+        (("--model-path", "x", "--num-gpus", "0"), "num_gpus is 0"),
+        (("--model-path", "x", "--load-8bit", "--load-4bit"), "8bit and 4bit"),
+        (("--model-path", "x", "--quantization", "3bit"), "3bit.*choose from none, int8"),
         (("--engine", "scripted", "--speed", "0"), "--speed is 0"),
         (("--engine", "scripted", "--controller", "nowhere"), "--controller is 'nowhere'"),
         (("--engine", "scripted", "--labels", "zone"), "--labels holds 'zone'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from services.mesh.errors import StartError
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+QUANTIZATIONS = ("none", "int8", "8bit", "4bit")
 
+_GPU = re.compile(r"\d+|(GPU|MIG)-[\w/.-]+")
 _POSITIVE = (
     "max_running",
     "max_waiting",
@@ -17,6 +20,9 @@ _POSITIVE = (
     "kv_memory_bytes",
     "step_tokens",
     "threads",
+    "num_gpus",
+    "max_gpu_memory_bytes",
+    "max_cpu_memory_bytes",
 )
 
 
@@ -42,9 +48,47 @@ class EngineSettings:
     accelerator where there is one, else the CPU."""
 
     dtype: str = "auto"
-    """One of DTYPES: the type of the weights. "auto" is float32 on a CPU, bfloat16 on XPU, float16
-    or, where the checkpoint is bfloat16, bfloat16 on other accelerators. 16-bit types halve the
-    memory; on CPUs without native support for them they are slower than float32."""
+    """One of DTYPES: the type of the weights. "auto" is bfloat16 on a CPU that computes in it
+    natively, else float32; on an accelerator, the checkpoint's 16-bit type, and for float32
+    checkpoints bfloat16 where the device has it (it keeps float32's range), else float16. 16-bit
+    types halve the memory and the time of what memory bounds; float32 is exact."""
+
+    quantization: str | None = None
+    """One of QUANTIZATIONS, or None as "none": how weights are shrunk while they are loaded.
+    "8bit" and "4bit" (NF4) are those of bitsandbytes: a half and a quarter of 16-bit weights, less
+    exact and mostly slower. Not for checkpoints that are quantized already."""
+
+    gpus: tuple[str, ...] = ()
+    """Accelerators that this process may see, as the driver numbers them, or by their GPU-… or
+    MIG-… names. Within the process they are counted from 0. Default: all."""
+
+    num_gpus: int | None = None
+    """Accelerators that hold weights: they fill one after the other. Default: as many as `gpus`
+    names, else 1. More of them hold larger models, and do not make smaller ones faster."""
+
+    max_gpu_memory_bytes: int | None = None
+    """What the weights may take of each accelerator. Default: all that is free of a single one,
+    85 % of what is free where other memory can take the rest. Less leaves more for the KV cache."""
+
+    cpu_offload: bool = False
+    """Whether weights that no accelerator has room for stay in host memory. They are copied over
+    in every step, which is slow, but runs."""
+
+    max_cpu_memory_bytes: int | None = None
+    """What the weights may take of host memory. Default: all that is free, 85 % of it where other
+    memory can take the rest."""
+
+    offload_folder: Path | None = None
+    """A folder of a fast disk. Weights that fit nowhere else are read from there, or from the
+    checkpoint itself, in every step: very slow, but runs. Default: none."""
+
+    allow_pickle: bool = False
+    """Whether weights that exist only as pickles (pytorch_model.bin) are read. Off by default:
+    a pickle can run code when it is read."""
+
+    trust_remote_code: bool = False
+    """Whether Python code that a checkpoint brings is run. Off by default: it can do whatever the
+    worker may."""
 
     max_running: int = 32
     """Sequences computed at once. More raise throughput and each one's time per token, and need
@@ -61,7 +105,13 @@ class EngineSettings:
 
     kv_memory_bytes: int | None = None
     """Memory for the KV cache, taken once at the start. Default: 40 % of the free memory of a CPU,
-    85 % of an accelerator's after the weights; never more than max_running contexts need."""
+    gpu_memory_utilization of an accelerator's after the weights; never more than max_running
+    contexts need."""
+
+    gpu_memory_utilization: float = 0.85
+    """The part of an accelerator's memory, of what the weights leave free, that the KV cache takes
+    where kv_memory_bytes does not say. The rest is for what a step computes: more lets more
+    sequences run, and large steps run out of memory sooner."""
 
     step_tokens: int = 512
     """Prompt tokens computed in one step beside the running sequences. More get through long
@@ -81,6 +131,26 @@ class EngineSettings:
             raise StartError(f"unknown device {self.device!r}: choose from {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:
             raise StartError(f"unknown dtype {self.dtype!r}: choose from {', '.join(DTYPES)}")
+        if self.quantization not in (None, *QUANTIZATIONS):
+            raise StartError(
+                f"unknown quantization {self.quantization!r}: choose from "
+                f"{', '.join(QUANTIZATIONS)}"
+            )
+        for gpu in self.gpus:
+            if not _GPU.fullmatch(gpu):
+                raise StartError(f"--gpus holds {gpu!r}: write numbers such as 0,1, or GPU-… names")
+        if len(set(self.gpus)) < len(self.gpus):
+            raise StartError("--gpus names one of them twice")
+        if self.num_gpus is not None and 0 < len(self.gpus) < self.num_gpus:
+            raise StartError(
+                f"num_gpus is {self.num_gpus}, and --gpus names {len(self.gpus)}: it must name as "
+                "many"
+            )
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise StartError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization:g}: it must be over 0 and "
+                "at most 1"
+            )
         if any(not name for name in self.model_names):
             raise StartError("model_names holds an empty name")
         for name in _POSITIVE:

@@ -37,6 +37,7 @@ from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import commands
 from services.worker.engines.transformers.outbox import Outbox
 from services.worker.engines.transformers.scheduling.places import Places
+from services.worker.engines.visible_devices import visible_device_variables
 
 if TYPE_CHECKING:
     from services.worker.engines.transformers.assembly import Assembly
@@ -199,6 +200,7 @@ class TransformersEngine:
         # hundreds of operations then waits for a turn of the operating system's scheduler: a
         # tenth of the speed, against a quarter less on an idle machine for waiting asleep.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.update(visible_device_variables(self._settings.gpus))
         try:
             from services.worker.engines.transformers.assembly import assemble
         except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Chooses the device and the type of the weights, and asks how much memory is free."""
+"""Chooses the device, and asks how much memory is free on this machine's devices."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from services.mesh.errors import StartError
+from services.worker.engines.transformers.checkpoint.placement import FreeMemory
 
-_CPU_SHARE = 0.4
-_ACCELERATOR_SHARE = 0.85
+CPU_KV_SHARE = 0.4
+"""Of a machine's free memory: the rest is for the steps, the mesh and everybody else."""
+
 _AUTO_ORDER = ("cuda", "xpu", "mps", "npu")
 
 
@@ -38,16 +40,25 @@ def choose_device(name: str) -> torch.device:
     return torch.device(kind) if kind in ("cpu", "mps") else torch.device(kind, int(index or 0))
 
 
-def choose_dtype(name: str, device: torch.device, checkpoint: torch.dtype | None) -> torch.dtype:
-    """The type of the weights. See EngineSettings.dtype for what "auto" means."""
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
+def free_memory(device: torch.device) -> FreeMemory:
+    """What each accelerator of the device's kind, and the host, can still give."""
+    kind = device.type
+    if kind in ("cpu", "mps"):
+        names = [kind] if kind == "mps" else []
+    else:
+        names = [f"{kind}:{index}" for index in range(_count(kind))]
+    return FreeMemory({name: free_bytes(torch.device(name)) for name in names}, _free_host_bytes())
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a device can still give: of an accelerator, its own memory."""
     if device.type == "cpu":
-        return torch.float32
-    if device.type == "xpu" or checkpoint == torch.bfloat16:
-        return torch.bfloat16
-    return torch.float16
+        return _free_host_bytes()
+    if device.type == "mps":
+        limit = torch.mps.recommended_max_memory()
+        return int(limit - torch.mps.current_allocated_memory())
+    free, _ = _module(device.type).mem_get_info(device)
+    return int(free)
 
 
 def kv_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
@@ -55,15 +66,15 @@ def kv_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else weights
 
 
-def kv_budget_bytes(device: torch.device) -> int:
-    """What the KV cache may take by default, once the weights are loaded."""
-    if device.type == "cpu":
-        return int(_free_host_bytes() * _CPU_SHARE)
-    if device.type == "mps":
-        limit = torch.mps.recommended_max_memory()
-        return int((limit - torch.mps.current_allocated_memory()) * _ACCELERATOR_SHARE)
-    free, _ = _module(device.type).mem_get_info(device)
-    return int(free * _ACCELERATOR_SHARE)
+def kv_budget_bytes(device: torch.device, accelerator_share: float = 0.85) -> int:
+    """What the KV cache may take by default, once the weights are loaded.
+
+    Args:
+        device: where the cache will be.
+        accelerator_share: EngineSettings.gpu_memory_utilization.
+    """
+    share = CPU_KV_SHARE if device.type == "cpu" else accelerator_share
+    return int(free_bytes(device) * share)
 
 
 def release_cached(device: torch.device) -> None:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 import torch
-import transformers
 from huggingface_hub.utils import logging as hub_logging
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.utils import logging as transformers_logging
 
 from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
-from services.worker.engines.transformers.checkpoint.device import choose_device, choose_dtype
+from services.worker.engines.transformers.checkpoint.declarations import (
+    context_length,
+    end_ids,
+    sampling_defaults,
+)
+from services.worker.engines.transformers.checkpoint.device import choose_device, free_memory
+from services.worker.engines.transformers.checkpoint.model_reading import read_model
+from services.worker.engines.transformers.checkpoint.placement import (
+    DISK,
+    FreeMemory,
+    Placement,
+    memory_table,
+    place_weights,
+)
+from services.worker.engines.transformers.checkpoint.precision import (
+    choose_dtype,
+    has_native_bfloat16,
+)
+from services.worker.engines.transformers.checkpoint.quantization import (
+    Quantization,
+    checkpoint_quantization,
+    choose_quantization,
+    require_running,
+)
 from services.worker.engines.transformers.checkpoint.revision import folder_revision
+from services.worker.engines.transformers.checkpoint.skeleton import (
+    Skeleton,
+    build_skeleton,
+    is_offloaded,
+)
+from services.worker.engines.transformers.checkpoint.source import (
+    find_source,
+    read_config,
+)
+from services.worker.engines.transformers.checkpoint.tokenizer import load_tokenizer
+from services.worker.engines.transformers.checkpoint.weight_files import check_weight_files
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
-
-_DEFAULTS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,14 @@ class Checkpoint:
     name: str
     revision: str
     device: torch.device
+    """Where token ids go in and logits come out."""
     dtype: torch.dtype
+    quantization: str
+    """How the weights are kept, such as "bitsandbytes-8bit" or "gptq-4bit"; empty for plainly."""
+    device_map: Mapping[str, str]
+    """Which device holds which part of the model; empty where `device` holds all. Parts on another
+    accelerator run there; those on "cpu" beside an accelerator, or on "disk", are brought to
+    `device` in every step."""
     context_length_tokens: int
     end_ids: frozenset[int]
     """Tokens with which the model ends an output."""
@@ -54,44 +83,103 @@ class Checkpoint:
         """Memory of the weights."""
         return sum(each.numel() * each.element_size() for each in self.model.parameters())
 
+    @property
+    def has_plain_weights(self) -> bool:
+        """Whether all weights are ordinary tensors on `device`, so that layers may be replaced and
+        steps be captured."""
+        return not self.quantization and not self.device_map
+
 
 def load_checkpoint(settings: EngineSettings) -> Checkpoint:
-    """Loads model and tokenizer onto the device. Reads safetensors only, and runs no remote code.
+    """Loads model and tokenizer onto the device, or the devices.
+
+    Reads pickles, and runs code that the checkpoint brings, only where the settings allow it.
 
     Raises:
-        StartError: there is no such checkpoint or device, or this engine cannot run the model.
+        StartError: there is no such checkpoint or device, something of it is damaged or missing,
+            it does not fit, or this engine cannot run the model.
     """
     device = choose_device(settings.device)
     _quiet_libraries()
-    folder = _folder(settings)
-    source = str(folder) if folder else settings.model_path
-    options = {"revision": settings.revision or "main", "trust_remote_code": False}
-    config = _load(source, lambda: AutoConfig.from_pretrained(source, **options))
-    text_config = config.get_text_config(decoder=True)
-    dtype = choose_dtype(settings.dtype, device, getattr(config, "dtype", None))
-    tokenizer = _load(source, lambda: AutoTokenizer.from_pretrained(source, **options))
-    # Weights go straight to an accelerator instead of through a copy in host memory.
-    placement = {} if device.type == "cpu" else {"device_map": {"": device}}
+    source = find_source(settings)
+    config = read_config(source)
+    use_safetensors = None if settings.allow_pickle else True
+    if source.folder is not None:
+        use_safetensors = check_weight_files(source.folder, allow_pickle=settings.allow_pickle)
+    tokenizer = load_tokenizer(source, settings.chat_template_path)
+    has_bfloat16 = has_native_bfloat16(device)
+    dtype = choose_dtype(
+        settings.dtype, device, getattr(config, "dtype", None), has_bfloat16=has_bfloat16
+    )
+    if dtype.itemsize == 2 and device.type == "cpu" and not has_bfloat16:
+        log.warning("this CPU computes in 16-bit types slowly: float32 is faster", dtype=str(dtype))
     family = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = _load(
-        source,
-        lambda: family.from_pretrained(
-            source, config=config, dtype=dtype, use_safetensors=True, **placement, **options
-        ),
-    ).eval()
-    if settings.chat_template_path is not None:
-        tokenizer.chat_template = _read_template(settings.chat_template_path)
+    given = checkpoint_quantization(config)
+    # The layers of a quantized checkpoint are known to its loader alone.
+    skeleton = None if given else build_skeleton(source, family, config, dtype)
+    quantization = choose_quantization(
+        settings.quantization, config, skeleton.model if skeleton else None, device
+    )
+    weight_bytes = skeleton.weight_bytes(quantization) if skeleton else None
+    free = free_memory(device)
+    placement = place_weights(str(device), weight_bytes, free, settings)
+    device_map = _spread(placement, free, skeleton, quantization)
+    arguments: dict[str, Any] = {"config": config, "dtype": dtype}
+    if quantization is not None:
+        offloaded = is_offloaded(device_map, placement.device)
+        arguments["quantization_config"] = quantization.config(dtype, is_offloaded=offloaded)
+    if device_map:
+        arguments |= {"device_map": device_map, "offload_folder": placement.offload_folder}
+    elif device.type != "cpu" or quantization is not None:
+        # Weights go straight to an accelerator instead of through a copy in host memory.
+        arguments["device_map"] = {"": placement.device}
+    model = read_model(source, family, use_safetensors=use_safetensors, arguments=arguments)
+    if quantization is not None:
+        require_running(model, quantization)
     return Checkpoint(
         model=model,
         tokenizer=tokenizer,
-        name=folder.resolve().name if folder else settings.model_path,
-        revision=folder_revision(folder) if folder else _commit(config, settings),
-        device=device,
+        name=source.name,
+        revision=folder_revision(source.folder) if source.folder else _commit(config, settings),
+        device=torch.device(placement.device),
         dtype=dtype,
-        context_length_tokens=_context_length(text_config, tokenizer, settings),
-        end_ids=_end_ids(model.generation_config, tokenizer),
-        sampling_defaults=_sampling_defaults(model.generation_config),
+        quantization=quantization.name if quantization else given,
+        device_map=device_map,
+        context_length_tokens=context_length(
+            config.get_text_config(decoder=True), tokenizer, settings
+        ),
+        end_ids=end_ids(model.generation_config, tokenizer),
+        sampling_defaults=sampling_defaults(model.generation_config),
     )
+
+
+def _spread(
+    placement: Placement,
+    free: FreeMemory,
+    skeleton: Skeleton | None,
+    quantization: Quantization | None,
+) -> dict[str, str]:
+    """The device of each part of the model, logged as a table; empty where one holds all."""
+    if not placement.limits:
+        return {}
+    if skeleton is None:
+        raise StartError(
+            "a checkpoint that is quantized already goes to one device: leave out --num-gpus, "
+            "--cpu-offload and --offload-folder"
+        )
+    device_map = skeleton.spread(placement.limits, quantization)
+    if DISK in device_map.values() and placement.offload_folder is None:
+        raise StartError(
+            "the weights do not fit by a little, as layers are kept whole: raise --max-gpu-memory "
+            "or --max-cpu-memory, or give an --offload-folder"
+        )
+    if set(device_map.values()) == {placement.device}:
+        return {}
+    weights = skeleton.bytes_by_device(device_map, quantization)
+    log.info("weights by device\n" + memory_table(free, placement, weights))
+    if is_offloaded(device_map, placement.device):
+        log.warning("some weights are brought to the device in every step, which is slow")
+    return device_map
 
 
 def _quiet_libraries() -> None:
@@ -99,76 +187,8 @@ def _quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
-
-
-def _folder(settings: EngineSettings) -> Path | None:
-    """The folder that the model path names; None where it is a hub id."""
-    text = settings.model_path
-    path = Path(text).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise StartError(f"folder {text} holds no checkpoint: it has no config.json")
-        if settings.revision is not None:
-            raise StartError(f"revision {settings.revision!r} is for hub ids, and {text} a folder")
-        return path
-    if path.exists():
-        raise StartError(f"{text} is a file: give the folder of the checkpoint")
-    if text.startswith((".", "~", os.sep)) or text.endswith(os.sep) or text.count("/") > 1:
-        raise StartError(f"there is no folder {text}")
-    return None
-
-
-def _load(source: str, load: Callable[[], T]) -> T:
-    """Turns whatever a loader raises into one line."""
-    try:
-        return load()
-    except Exception as error:
-        log.debug("cannot load", source=source, exc_info=True)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise StartError(f"cannot load {source}: {reason}") from error
-
-
-def _read_template(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"cannot read the chat template {path}: {error}") from error
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 def _commit(config: Any, settings: EngineSettings) -> str:
     return getattr(config, "_commit_hash", None) or settings.revision or "main"
-
-
-def _context_length(config: Any, tokenizer: Any, settings: EngineSettings) -> int:
-    tokens = getattr(config, "max_position_embeddings", None)
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        # Beyond its original context such a model rotates all positions of a step differently: one
-        # long sequence would change what its neighbours compute.
-        original = rope.get("original_max_position_embeddings")
-        tokens = min(filter(None, (tokens, original)), default=None)
-    if tokens is None and tokenizer.model_max_length < 10**9:
-        tokens = tokenizer.model_max_length
-    tokens = tokens or settings.context_length_tokens
-    if tokens is None:
-        raise StartError(
-            f"model type {config.model_type!r} does not tell its context length: set "
-            "context_length_tokens"
-        )
-    return int(tokens)
-
-
-def _end_ids(generation: transformers.GenerationConfig, tokenizer: Any) -> frozenset[int]:
-    given = generation.eos_token_id
-    ids = set(given) if isinstance(given, list) else {given}
-    ids.add(tokenizer.eos_token_id)
-    return frozenset(each for each in ids if each is not None)
-
-
-def _sampling_defaults(generation: transformers.GenerationConfig) -> dict[str, Any]:
-    given = generation.to_diff_dict()
-    defaults = {name: given[name] for name in _DEFAULTS if given.get(name) is not None}
-    if given.get("max_new_tokens"):
-        defaults["max_tokens"] = given["max_new_tokens"]
-    return defaults
