@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from services.worker.engines.settings import EngineSettings
-from services.worker.engines.transformers import TransformersEngine
+from services.worker.engines.transformers import TransformersEngine, assembly
+from services.worker.engines.transformers.checkpoint.memory import BLOCK_TOKENS
+from services.worker.engines.transformers.scheduling.block_pool import BlockPool
 from tests.contract.engine_client import EngineClient, running
 from tests.families import PAGED, SERIAL
 from tests.generation import generate
@@ -25,6 +27,7 @@ PROMPTS = (
     "dog. " * 30,
     "Les élèves étudient",
 )
+LONG = 3
 GREEDY: dict[str, Any] = {
     "temperature": 0.0,
     "top_k": 0,
@@ -34,7 +37,7 @@ GREEDY: dict[str, Any] = {
 
 
 def engine(folder: Path, **settings: Any) -> TransformersEngine:
-    given = {"device": "cpu", "dtype": "float32", "threads": 1} | settings
+    given: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1} | settings
     return TransformersEngine(EngineSettings(str(folder), **given))
 
 
@@ -61,6 +64,26 @@ async def test_tokens_are_those_of_generate_alone_and_in_mixed_batches(family: s
     outputs = expected(folder)
     assert together == outputs
     assert alone == outputs[2:4]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_tokens_after_preemption_are_those_of_generate(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(family)
+    # Two of the long prompt fit when they begin, and only one to its end.
+    monkeypatch.setattr(assembly, "BlockPool", lambda _, tokens: BlockPool(7, tokens))
+    one = engine(folder, max_running=4, context_length_tokens=7 * BLOCK_TOKENS)
+    async with running(one) as client:
+        twice = await client.submit(PROMPTS[LONG], choices=2, **GREEDY)
+        keys = [await client.submit(prompt, **GREEDY) for prompt in PROMPTS]
+        together = [(await client.end_of(key)).token_ids for key in keys]
+        long = [(await client.end_of(twice, choice)).token_ids for choice in range(2)]
+    outputs = expected(folder)
+    assert together == outputs
+    assert long == [outputs[LONG]] * 2
+    assert one._assembly is not None
+    assert one._assembly.step_loop._scheduler.counts.preemptions > 0
 
 
 def _has_gone_on(client: EngineClient, key: Hashable, steps: int) -> Callable[[], bool]:
