@@ -48,6 +48,12 @@ check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and 
 bench: $(INSTALLED_DEV) ## Measure what the mesh itself costs, and keep the results in benchmarks/results
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-engine: $(INSTALLED_DEV) ## Measure the default engine, beside its peers where they are installed
+	$(BIN)/python -m benchmarks.engine $(or $(ARGS),all)
+
+bench-peers: $(INSTALLED_DEV) ## Install the engine's peers in .peers, each in an environment of its own
+	$(BIN)/python -m benchmarks.peers.environments $(ARGS)
+
 profile-engine: $(INSTALLED_DEV) ## Tell what a step of the default engine spends its time on
 	$(BIN)/python -m benchmarks.engine profile $(ARGS)
 
@@ -75,7 +81,7 @@ lock: $(INSTALLED_DEV) ## Write the versions in .venv to constraints.txt
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove all that the other targets made
-	rm -rf .venv .run build dist *.egg-info .hypothesis .*_cache
+	rm -rf .venv .peers .run build dist *.egg-info .hypothesis .*_cache
 	find . \( -name __pycache__ -o -name node_modules \) -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): $(LOCKED)
@@ -86,4 +92,5 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench chaos profile-engine clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench bench-engine bench-peers chaos \
+	profile-engine clean

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +16,7 @@ import uvloop
 
 from benchmarks import machine, report, scenarios
 from benchmarks.peers import litellm
-
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.results import FOLDER, keep
 
 
 async def _take(measurements: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -47,11 +45,7 @@ def main() -> None:
         runs = runner.run(_take(scenarios.take_all()))
         if arguments.litellm is not None:
             runs += runner.run(_take(litellm.take_all(arguments.litellm)))
-    RESULTS.mkdir(exist_ok=True)
-    target = RESULTS / f"{taken_at:%Y-%m-%d-%H%M}.json"
-    target.write_text(json.dumps(results | {"runs": runs}, indent=1) + "\n")
-    text = report.markdown(json.loads(target.read_text()))
-    target.with_suffix(".md").write_text(text)
+    target, text = keep(results | {"runs": runs}, report.markdown, folder=FOLDER)
     print(f"\n{text}\n{target}")
     errors = sum(run["errors"] for run in runs)
     if errors:

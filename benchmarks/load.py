@@ -43,30 +43,37 @@ class Measurement:
     errors: list[str] = field(default_factory=list)
 
 
+async def _ask_once(
+    ask: Ask, completion_tokens: int, measurement: Measurement, answer_limit_s: float
+) -> bool:
+    """Asks, and notes what came. Whether it was what had been asked for."""
+    began_s = time.perf_counter()
+    try:
+        async with asyncio.timeout(answer_limit_s):
+            answer = await ask(completion_tokens)
+        if not answer.arrivals_s:
+            raise AnswerError("an answer without content")
+        if answer.completion_tokens != completion_tokens:
+            raise AnswerError(f"{answer.completion_tokens} tokens instead of {completion_tokens}")
+    except (AnswerError, TimeoutError) as error:
+        measurement.errors.append(str(error) or type(error).__name__)
+        return False
+    arrivals_s = answer.arrivals_s
+    measurement.request_s.append(time.perf_counter() - began_s)
+    measurement.first_token_s.append(arrivals_s[0] - began_s)
+    measurement.gap_s.extend(later - earlier for earlier, later in itertools.pairwise(arrivals_s))
+    measurement.completion_tokens += answer.completion_tokens
+    return True
+
+
 async def _ask_until(
     deadline_s: float, ask: Ask, completion_tokens: int, measurement: Measurement
 ) -> None:
     """One client: asks until the deadline, and finishes what it has begun. An error ends it."""
-    while (began_s := time.perf_counter()) < deadline_s:
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT_S):
-                answer = await ask(completion_tokens)
-            if not answer.arrivals_s:
-                raise AnswerError("an answer without content")
-            if answer.completion_tokens != completion_tokens:
-                raise AnswerError(
-                    f"{answer.completion_tokens} tokens instead of {completion_tokens}"
-                )
-        except (AnswerError, TimeoutError) as error:
-            measurement.errors.append(str(error) or type(error).__name__)
-            return
-        arrivals_s = answer.arrivals_s
-        measurement.request_s.append(time.perf_counter() - began_s)
-        measurement.first_token_s.append(arrivals_s[0] - began_s)
-        measurement.gap_s.extend(
-            later - earlier for earlier, later in itertools.pairwise(arrivals_s)
-        )
-        measurement.completion_tokens += answer.completion_tokens
+    while time.perf_counter() < deadline_s and await _ask_once(
+        ask, completion_tokens, measurement, ANSWER_LIMIT_S
+    ):
+        pass
 
 
 async def measure(asks: Sequence[Ask], completion_tokens: int, duration_s: float) -> Measurement:
@@ -81,5 +88,19 @@ async def measure(asks: Sequence[Ask], completion_tokens: int, duration_s: float
             clients.create_task(
                 _ask_until(began_s + duration_s, ask, completion_tokens, measurement)
             )
+    measurement.elapsed_s = time.perf_counter() - began_s
+    return measurement
+
+
+async def measure_rounds(
+    asks: Sequence[Ask], completion_tokens: int, rounds: int, *, answer_limit_s: float
+) -> Measurement:
+    """Lets all clients ask at once, and again when the last has its answer, so many times."""
+    measurement = Measurement()
+    began_s = time.perf_counter()
+    for _ in range(rounds):
+        async with asyncio.TaskGroup() as clients:
+            for ask in asks:
+                clients.create_task(_ask_once(ask, completion_tokens, measurement, answer_limit_s))
     measurement.elapsed_s = time.perf_counter() - began_s
     return measurement

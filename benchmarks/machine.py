@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def describe() -> dict[str, Any]:
+def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """The machine, what runs on it, and how busy it is already."""
     return {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.processor(),
@@ -41,10 +42,15 @@ def describe() -> dict[str, Any]:
         "memory": _field("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": {package: version(package) for package in packages},
         "commit": _commit(),
-        "load_average_1m_before": round(os.getloadavg()[0], 2),
+        "load_average_1m_before": load_average(),
     }
+
+
+def load_average() -> float:
+    """Processes at work, averaged over the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def is_busy() -> bool:

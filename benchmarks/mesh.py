@@ -1,4 +1,4 @@
-"""A mesh to measure: what `tokenmesh up` starts, with the scripted engine."""
+"""A mesh to measure: what `tokenmesh up` starts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from services.cli.up.notice import MeshNotice, read_notice
 READY_LIMIT_S = 60.0
 STOP_LIMIT_S = 15.0
 POLL_INTERVAL_S = 0.05
+SCRIPTED = ("--engine", "scripted")
 
 
 class MeshStartError(Exception):
@@ -30,8 +31,10 @@ async def _until_ready(process: asyncio.subprocess.Process, ready_file: Path) ->
 
 
 @asynccontextmanager
-async def running(worker_options: Sequence[str], *, workers: int = 1) -> AsyncIterator[MeshNotice]:
-    """A mesh, ready; it ends with the block.
+async def running(
+    worker_options: Sequence[str], *, up_options: Sequence[str] = SCRIPTED, workers: int = 1
+) -> AsyncIterator[MeshNotice]:
+    """A mesh, ready; it ends with the block. Without `up_options`, with the scripted engine.
 
     Raises:
         MeshStartError: it did not start.
@@ -44,8 +47,7 @@ async def running(worker_options: Sequence[str], *, workers: int = 1) -> AsyncIt
                 "-m",
                 "services.cli.main",
                 "up",
-                "--engine",
-                "scripted",
+                *up_options,
                 "--port",
                 "0",
             ),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import machine_lines
 from benchmarks.tables import table
 
 Run = dict[str, Any]
@@ -144,7 +145,6 @@ def markdown(content: dict[str, Any]) -> str:
     runs: list[Run] = content["runs"]
     results = _Results([run for run in runs if run["pace"] != "peer"])
     peer_runs = [run for run in runs if run["pace"] == "peer"]
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     errors = sum(run["errors"] for run in runs)
     text = f"""# What the mesh itself costs, {content["taken_at"][:10]}
 
@@ -153,9 +153,7 @@ nothing, so what is measured is the mesh: worker, gateway and Envoy, each one pr
 generator, all on the same {machine["cores"]} cores. Values are medians of repeated runs.
 {errors} of {sum(run["requests"] for run in runs) + errors:,} requests failed.
 
-- {machine["cpu"]}, {machine["cores"]} cores, {machine["memory"]}, Linux {machine["kernel"]},
-  load average before {machine["load_average_1m_before"]}
-- Python {machine["python"]}, {packages}; commit {machine["commit"]}
+{machine_lines(machine)}
 
 *worker*: its Generate stream, as a gateway calls it. *gateway*: ChatService over gRPC. *mesh*:
 through Envoy, ChatService over gRPC or OpenAI's chat completions over HTTP/1.1.

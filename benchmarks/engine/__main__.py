@@ -8,6 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import uvloop
+
+from benchmarks.engine import parts
 from benchmarks.engine.model import ensure_model
 from services.worker.engines.settings import DTYPES, EngineSettings
 
@@ -16,13 +19,67 @@ def _numbers(text: str) -> list[int]:
     return [int(each) for each in text.split(",")]
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _model(arguments: argparse.Namespace) -> Path:
+    return arguments.model or ensure_model()
+
+
+def _part_name(*words: object) -> str:
+    return "-".join(str(word) for word in words)
+
+
+def _in_process(arguments: argparse.Namespace) -> None:
+    from benchmarks.engine import in_process
+
+    plan = in_process.Plan(
+        peers=in_process.choose(arguments.peers),
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        concurrencies=arguments.concurrencies,
+        repeats=arguments.repeats,
+    )
+    part = in_process.take(plan, _model(arguments), _tell)
+    name = _part_name("in-process", arguments.dtype, *sorted(arguments.peers))
+    print(parts.keep(part, name))
+
+
+def _served(arguments: argparse.Namespace) -> None:
+    from benchmarks.engine import served
+
+    plan = served.Plan(
+        servings=served.choose(arguments.peers, arguments.dtype),
+        dtype=arguments.dtype,
+        concurrencies=arguments.concurrencies,
+        repeats=arguments.repeats,
+    )
+    part = uvloop.run(served.take(plan, _model(arguments), _tell))
+    name = _part_name("served", arguments.dtype, *sorted(arguments.peers))
+    print(parts.keep(part, name))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from benchmarks.engine import report
+    from benchmarks.results import FOLDER, keep
+
+    content = report.join(parts.read_all())
+    target, text = keep(content, report.markdown, "-engine", folder=FOLDER)
+    print(f"{text}\n{target}")
+
+
 def _profile(arguments: argparse.Namespace) -> None:
     # As the engine has it, which sets it before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from benchmarks.engine import profile
 
     settings = EngineSettings(
-        str(arguments.model or ensure_model()),
+        str(_model(arguments)),
         device=arguments.device,
         dtype=arguments.dtype,
         threads=arguments.threads,
@@ -46,6 +103,15 @@ def _profile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step-tokens", type=int, default=EngineSettings.step_tokens)
 
 
+def _comparison_options(peers: str) -> Callable[[argparse.ArgumentParser], None]:
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--peers", type=_names, default=peers.split(","), help=f"of {peers}")
+        parser.add_argument("--concurrencies", type=_numbers, default=[1, 8, 32])
+        parser.add_argument("--repeats", type=int, default=3)
+
+    return add
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -64,7 +130,21 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int)
         add_options(command)
 
+    add(
+        "in-process",
+        "Measures engines as libraries, in turn.",
+        _in_process,
+        _comparison_options("ours,vllm,batching,generate"),
+    )
+    add(
+        "served",
+        "Measures servers of OpenAI's API, in turn.",
+        _served,
+        _comparison_options("ours,engine,vllm,fastchat"),
+    )
     add("profile", "Tells what a step spends its time on.", _profile, _profile_options)
+    report = commands.add_parser("report", help="Writes one report of all that was measured.")
+    report.set_defaults(run=_report)
     return parser
 
 

@@ -7,17 +7,15 @@ Install it in an environment of its own, as its dependencies are not ours:
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.process import free_port, listening
 from benchmarks.runs import Subject, in_turn, take
 from benchmarks.scenarios import SINGLE_TOKENS, STREAM_TOKENS
 from benchmarks.targets import openai_rest
@@ -28,45 +26,7 @@ PACE = "peer"
 CONCURRENCIES = (1, 32)
 DURATION_S = 1.5
 REPEATS = 2
-START_LIMIT_S = 90.0
-POLL_INTERVAL_S = 0.2
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@asynccontextmanager
-async def _process(*command: str, port: int) -> AsyncIterator[int]:
-    """The id of a process that listens on the port; it ends with the block."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False"},
-    )
-    try:
-        async with asyncio.timeout(START_LIMIT_S):
-            while not await _listens(port):
-                if process.returncode is not None:
-                    raise SystemExit(f"{command[0]} ended before it listened")
-                await asyncio.sleep(POLL_INTERVAL_S)
-        yield process.pid
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
+QUIET = {"LITELLM_LOG": "ERROR", "LITELLM_TELEMETRY": "False"}
 
 
 def _write_configuration(folder: str, server_port: int) -> str:
@@ -90,19 +50,20 @@ async def take_all(binary: Path) -> AsyncIterator[dict[str, Any]]:
     """Asks the instant server itself, and through LiteLLM."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tokenmesh-bench-"))
-        server_port, port = _free_port(), _free_port()
+        server_port, port = free_port(), free_port()
         configuration = _write_configuration(folder, server_port)
         server_id = await stack.enter_async_context(
-            _process(
+            listening(
                 *(sys.executable, "-m", "benchmarks.peers.instant_server", str(server_port)),
                 port=server_port,
             )
         )
         litellm_id = await stack.enter_async_context(
-            _process(
+            listening(
                 *(str(binary), "--config", configuration, "--host", "127.0.0.1"),
                 *("--port", str(port), "--num_workers", "1"),
                 port=port,
+                environment=QUIET,
             )
         )
         ids = {"instant server": server_id, "LiteLLM": litellm_id}

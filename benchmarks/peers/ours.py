@@ -1,0 +1,46 @@
+"""Our own default engine, through its contract: python -m benchmarks.peers.ours MODEL --dtype …
+
+Unlike its peers it turns ids into text, as its contract has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import uvloop
+
+from benchmarks.engine.client import EngineClient, running
+from benchmarks.peers import rounds
+from services.worker.engines.settings import EngineSettings
+
+
+async def _answer(
+    client: EngineClient, prompts: Sequence[Sequence[int]], completion_tokens: int
+) -> int:
+    answers = await asyncio.gather(*(client.ask(ids, completion_tokens) for ids in prompts))
+    return sum(answer.completion_tokens for answer in answers)
+
+
+async def main() -> None:
+    """Loads the model and takes rounds."""
+    answers = rounds.own_stdout()
+    arguments = rounds.arguments()
+    settings = EngineSettings(
+        arguments.model, device="cpu", dtype=arguments.dtype, threads=arguments.threads
+    )
+    loop = asyncio.get_running_loop()
+    async with running(settings) as client:
+
+        def run(prompts: Sequence[Sequence[int]], completion_tokens: int) -> int:
+            answered = _answer(client, prompts, completion_tokens)
+            return asyncio.run_coroutine_threadsafe(answered, loop).result()
+
+        # Reading rounds blocks, as nothing of the worker does.
+        await asyncio.to_thread(
+            rounds.serve, answers, run, packages=("tokenmesh", "torch", "transformers")
+        )
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
