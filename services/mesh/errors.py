@@ -2,7 +2,8 @@
 
     MeshError
     ├── InvalidRequestError            INVALID_ARGUMENT     the client must change the request
-    │   └── ContextLengthError                              the prompt does not fit the model
+    │   ├── ContextLengthError                              the prompt does not fit the model
+    │   └── PoisonRequestError                              workers have died of the request
     ├── NotFoundError                  NOT_FOUND
     │   ├── ModelNotFoundError                              nobody serves a model of that name
     │   └── WorkerNotFoundError                             no worker of that id holds a lease
@@ -72,6 +73,12 @@ class ContextLengthError(InvalidRequestError):
     """The prompt, or the prompt with max_tokens, does not fit the model's context."""
 
     default_reason = "CONTEXT_LENGTH_EXCEEDED"
+
+
+class PoisonRequestError(InvalidRequestError):
+    """Workers have died of the request: no other is to."""
+
+    default_reason = "POISON_REQUEST"
 
 
 class NotFoundError(MeshError):

@@ -28,6 +28,15 @@ STOP_LIMIT_S = 5.0
 
 CHANNELZ_SERVICE = "grpc.channelz.v1.Channelz"
 
+UNANSWERED = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    }
+)
+"""Codes that a client makes up by itself when no answer comes."""
+
 
 class MeshServer:
     """A grpc.aio server with what every service of the mesh offers beside its own RPCs.
@@ -103,6 +112,19 @@ class MeshServer:
                 await self.grpc.stop(grace_s)
         except TimeoutError:
             log.warning("the server did not end in time", address=self.address)
+
+
+async def is_answering(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Whether the server behind the channel answers within `timeout_s` seconds, whatever it says.
+
+    The answer comes from the server's event loop, not from gRPC's own threads.
+    """
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    try:
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        return error.code() not in UNANSWERED
+    return True
 
 
 async def is_serving(channel: grpc.aio.Channel, timeout_s: float) -> bool:

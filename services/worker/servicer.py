@@ -23,6 +23,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._serving = serving
         self._identity = identity
         self._streams: set[GenerateStream] = set()
+        serving.state.watch(self._tell_state)
         self._closed: MeshError | None = None
 
     def close_streams(self) -> None:
@@ -30,6 +31,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._closed = UnavailableError("the worker is stopping", retry_after_s=RETRY_AFTER_S)
         for stream in list(self._streams):
             stream.close(self._closed)
+
+    def _tell_state(self) -> None:
+        for stream in self._streams:
+            stream.tell_state()
 
     async def Generate(
         self,
@@ -44,6 +49,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         # go on until the garbage collector finds it.
         context.add_done_callback(lambda _: stream.abandon())
         self._streams.add(stream)
+        if self._serving.state.is_draining:
+            stream.tell_state()
         try:
             async for response in stream.responses(request_iterator):
                 yield response

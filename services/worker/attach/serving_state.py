@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class ServingState:
@@ -14,6 +15,11 @@ class ServingState:
         self.is_leaving = False
         """Whether leases are to be given up."""
         self._changed = asyncio.Event()
+        self._tell: list[Callable[[], None]] = []
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Has `tell` called at each change, for as long as the worker lives."""
+        self._tell.append(tell)
 
     def set_draining(self, is_draining: bool) -> None:
         """Refuses new requests, or takes them again."""
@@ -34,3 +40,5 @@ class ServingState:
     def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        for tell in self._tell:
+            tell()

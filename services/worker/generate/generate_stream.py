@@ -94,6 +94,13 @@ class GenerateStream:
         """Queues what a step produced."""
         self._outbox.put(response)
 
+    def tell_state(self) -> None:
+        """Tells the gateway whether this worker takes requests."""
+        state = worker_pb2.SERVING_STATE_SERVING
+        if self._serving.state.is_draining:
+            state = worker_pb2.SERVING_STATE_DRAINING
+        self.send(worker_pb2.GenerateResponse(step=self.step, serving_state=state))
+
     def top_up(self, live: LiveRequest) -> None:
         """Grants the engine more credit for a request, at once or when the gateway has read."""
         if not self._outbox.has_room:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.mesh.errors import InternalError, MeshError, UnavailableError
+from services.mesh.errors import MeshError, UnavailableError, WorkerLostError
 from services.worker.engines.base import Engine, StepOutput
 from services.worker.generate.live_request import LiveRequest, LiveRequests
 from services.worker.generate.step_pace import StepPace
@@ -33,7 +33,8 @@ class StepFanout:
                 if responses.are_behind:
                     await self._pace.wait()
         except Exception:
-            error = InternalError("the worker's engine broke down")
+            # The process ends, too: gateways go on elsewhere, as if it had been killed.
+            error = WorkerLostError("the worker's engine broke down")
             raise
         finally:
             self.fail_all(error)
