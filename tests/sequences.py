@@ -60,6 +60,11 @@ def scheduler_of(
     return Scheduler(slots, step_tokens, pool, prefix_cache=prefix_cache)
 
 
+def pool_of(scheduler: Scheduler) -> BlockPool:
+    """The blocks under a scheduler."""
+    return scheduler._pool
+
+
 def step(scheduler: Scheduler) -> list[tuple[str, int]]:
     """Does what a step does. Returns who computed how much."""
     works = scheduler.schedule().works
