@@ -93,6 +93,26 @@ def gateway(
             help="Requests carried at once; more are refused with 429 and Retry-After."
         ),
     ] = 2048,
+    max_waiting: Annotated[
+        int,
+        options.LimitOption(
+            help="Of these, requests of each model that wait while its workers are full. Callers "
+            "share the queue fairly."
+        ),
+    ] = 512,
+    max_wait: Annotated[
+        float,
+        options.LimitOption(
+            help="Seconds that this queue may take to drain at the measured rate; it is kept "
+            "shorter where workers are slow."
+        ),
+    ] = 30.0,
+    max_requests_per_caller: Annotated[
+        int,
+        options.LimitOption(
+            help="Requests of one caller, which is an address, carried at once. 0 for no limit."
+        ),
+    ] = 0,
     max_conversations: Annotated[
         int,
         options.LimitOption(help="Conversations that ChatService.Converse holds at once."),
@@ -147,6 +167,9 @@ def gateway(
                     load_factor=affinity_load_factor, free_requests=affinity_free_requests
                 ),
                 max_requests=max_requests,
+                max_waiting=max_waiting,
+                max_wait_s=max_wait,
+                max_requests_per_caller=max_requests_per_caller,
                 max_conversations=max_conversations,
                 request_timeout_s=request_timeout,
                 max_attempts=max_attempts,

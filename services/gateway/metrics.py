@@ -97,6 +97,26 @@ class GatewayMetrics:
             ("model",),
             registry=registry,
         )
+        self.requests_waiting = Gauge(
+            "tokenmesh_gateway_requests_waiting",
+            "Requests that wait in the gateway for a place at a worker.",
+            ("model",),
+            registry=registry,
+        )
+        self.queue_wait = Histogram(
+            "tokenmesh_gateway_queue_wait_seconds",
+            "How long requests that had to wait in the gateway did, until their turn came.",
+            ("model",),
+            buckets=DURATION_BUCKETS_S,
+            registry=registry,
+        )
+        self.rejects = Counter(
+            "tokenmesh_gateway_rejects",
+            "Requests refused: requests is --max-requests, caller --max-requests-per-caller, "
+            "waiting --max-waiting or --max-wait; deadline those whose time was up in the queue.",
+            ("reason",),
+            registry=registry,
+        )
         self.tokens = Counter(
             "tokenmesh_gateway_tokens",
             "Tokens of requests that have ended.",
@@ -150,6 +170,18 @@ class GatewayMetrics:
 
     def _of(self, model: str, operation: str) -> ModelMetrics:
         return ModelMetrics(self, self._bounded(model), operation)
+
+    def count_waiting(self, model: str, change: int) -> None:
+        """So many more requests wait for a worker, or fewer."""
+        self.requests_waiting.labels(self._bounded(model)).inc(change)
+
+    def observe_wait(self, model: str, wait_s: float) -> None:
+        """A request has waited so long for its turn."""
+        self.queue_wait.labels(self._bounded(model)).observe(wait_s)
+
+    def count_reject(self, reason: str) -> None:
+        """A request was refused, or dropped from the queue."""
+        self.rejects.labels(reason).inc()
 
     def count_affinity(self, outcome: str) -> None:
         """Counts a choice of prefix_affinity."""

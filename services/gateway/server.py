@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -28,6 +28,7 @@ from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
 from services.gateway.relay.relay import Relay
+from services.gateway.relay.waiting_room import WaitingLimits, WaitingRoom
 from services.gateway.routing import policy_maker
 from services.gateway.settings import GatewaySettings
 from services.mesh.errors import MeshError
@@ -116,6 +117,8 @@ class _Mesh:
             )
             for address in settings.controllers
         ]
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when there may be more room at the workers than before."""
         metrics.watch_workers(self._count)
         for watch in self.watches:
             tasks.begin(watch.run())
@@ -139,6 +142,7 @@ class _Mesh:
 
     def _follow(self) -> None:
         self.links.follow(self.directory.workers())
+        self.on_change()
 
     def _report(self, link: WorkerLink, error: MeshError) -> None:
         for watch in self.watches:
@@ -168,10 +172,22 @@ def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) ->
         metrics=mesh.metrics,
         random=random,
     )
-    admission = Admission(settings.max_requests)
+    waiting_room = WaitingRoom(
+        WaitingLimits(settings.max_waiting, settings.max_wait_s),
+        free_places=dispatch.free_places,
+        metrics=mesh.metrics,
+    )
+    mesh.on_change = waiting_room.look_again
+    admission = Admission(
+        settings.max_requests,
+        limit_per_caller=settings.max_requests_per_caller or None,
+        retry_after_s=waiting_room.retry_after_s,
+        on_refuse=mesh.metrics.count_reject,
+    )
     relay = Relay(
         dispatch=dispatch,
         admission=admission,
+        waiting_room=waiting_room,
         limits=settings.limits(),
         request_timeout_s=settings.request_timeout_s,
         metrics=mesh.metrics,

@@ -58,6 +58,15 @@ class GatewaySettings:
     # Requests carried at once. More are refused with QUEUE_FULL. Each costs some 20 KiB, and up to
     # its credit window in text where its client reads slowly.
     max_requests: int = 2048
+    # Of these, those that wait for a place at a worker, for each model. More bridges longer bursts,
+    # and answers later what a client may no longer want.
+    max_waiting: int = 512
+    # Seconds that the queue may take to drain, at the rate measured: it is kept shorter where
+    # workers are slow. Below the time after which clients give up.
+    max_wait_s: float = 30.0
+    # Requests of one caller carried at once; 0 for no limit but that of all. A caller is an
+    # address, and many people may share one.
+    max_requests_per_caller: int = 0
     # Conversations held at once by ChatService.Converse, also while nobody speaks. Each may grow to
     # 16 MiB.
     max_conversations: int = 1024
@@ -116,6 +125,7 @@ class GatewaySettings:
         lower_bounds = {
             "--max-requests": (self.max_requests, 0),
             "--max-conversations": (self.max_conversations, 0),
+            "--max-wait": (self.max_wait_s, 0),
             "--request-timeout": (self.request_timeout_s, 0),
             "--max-attempts": (self.max_attempts, 0),
             "--forget-after": (self.forget_after_s, 0),
@@ -126,6 +136,12 @@ class GatewaySettings:
         for option, (number, bound) in lower_bounds.items():
             if not number > bound:
                 raise StartError(f"{option} is {number:g}; it must be over {bound}")
+        for option, count in (
+            ("--max-waiting", self.max_waiting),
+            ("--max-requests-per-caller", self.max_requests_per_caller),
+        ):
+            if count < 0:
+                raise StartError(f"{option} is {count}; it must be 0 or more")
         if not 0 < self.breaker.initial_backoff_s <= self.breaker.max_backoff_s:
             raise StartError(
                 f"--breaker-backoff is {self.breaker.initial_backoff_s:g}; it must be over 0 and "

@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 from services.gateway.discovery.directory import Directory
 from services.gateway.discovery.fleet import Model, Worker
 from services.gateway.openai.services import add_openai_services
+from services.gateway.relay.caller import Caller
 from services.mesh import errors
 from services.mesh.server import MeshServer
 from services.mesh.status import REQUEST_ID_KEY, STATUS_DETAILS_KEY
@@ -71,7 +72,9 @@ class ScriptedRelay:
         self.generations: list[ScriptedGeneration] = []
         self._next = 0
 
-    def generate(self, start: worker_pb2.Start, *, time_left_s: float | None, whole: bool) -> Any:
+    def generate(
+        self, start: worker_pb2.Start, *, caller: Caller, time_left_s: float | None, whole: bool
+    ) -> Any:
         self._next += 1
         return self.generations[self._next - 1]
 

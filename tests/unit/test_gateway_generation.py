@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import Any, cast
@@ -16,10 +17,12 @@ from services.gateway.links.dispatch import Dispatch
 from services.gateway.links.variant import Variant
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
+from services.gateway.relay.caller import ANYBODY
 from services.gateway.relay.delivery import HELD_EVENTS_PER_CHOICE
 from services.gateway.relay.generation import Generation, GenerationLimits
 from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.relay.turns import Turns
+from services.gateway.relay.waiting_room import WaitingLimits, WaitingRoom
 from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
 from tests.fakes.fleet import model, worker
 from tokenmesh.worker.v1 import worker_pb2
@@ -45,6 +48,9 @@ class Link:
         self.sent.append(frame)
 
     def note_success(self) -> None:
+        pass
+
+    def note_latency(self, first_token_s: float | None, inter_token_s: float | None) -> None:
         pass
 
     def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
@@ -78,14 +84,19 @@ def generation(
     whole: bool = False,
     wait_s: float = 0.0,
 ) -> Generation:
+    metrics = GatewayMetrics(CollectorRegistry())
     return Generation(
         worker_pb2.Start(model="m", text="Hi"),
         time_left_s=time_left_s,
         whole=whole,
         dispatch=cast("Dispatch", Workers(*links)),
+        caller=ANYBODY,
         admission=admission,
+        waiting_room=WaitingRoom(
+            WaitingLimits(), free_places=lambda model: math.inf, metrics=metrics
+        ),
         limits=GenerationLimits(window_tokens, PersistenceLimits(wait_s=wait_s)),
-        metrics=GatewayMetrics(CollectorRegistry()),
+        metrics=metrics,
         random=Random(1),
     )
 

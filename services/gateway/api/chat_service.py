@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from services.gateway.api.callers import caller_of
 from services.gateway.api.converse import Converse
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.leaving import abandon_when_over, when_over
@@ -33,7 +34,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> AsyncIterator[chat_pb2.ChatResponse]:
         """Answers one conversation."""
         start = validation.chat_start(request, current_request_id())
-        async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+        caller = caller_of(context, request.user)
+        async with self._relay.generate(
+            start, caller=caller, time_left_s=time_left_s(context)
+        ) as generation:
             abandon_when_over(context, generation)
             async for response in responses(generation, chat_pb2.ChatResponse):
                 yield response
@@ -48,6 +52,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             self._relay,
             requests,
             request_id=current_request_id(),
+            caller_of=lambda user: caller_of(context, user),
             time_left_s=lambda: time_left_s(context),
         )
         when_over(context, held.abandon)

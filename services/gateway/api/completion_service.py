@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from services.gateway.api.callers import caller_of
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.leaving import abandon_when_over
 from services.gateway.api.responses import responses
@@ -29,7 +30,10 @@ class CompletionServicer(completion_pb2_grpc.CompletionServiceServicer):
     ) -> AsyncIterator[completion_pb2.CompleteResponse]:
         """Continues one prompt."""
         start = validation.completion_start(request, current_request_id())
-        async with self._relay.generate(start, time_left_s=time_left_s(context)) as generation:
+        caller = caller_of(context, request.user)
+        async with self._relay.generate(
+            start, caller=caller, time_left_s=time_left_s(context)
+        ) as generation:
             abandon_when_over(context, generation)
             async for response in responses(generation, completion_pb2.CompleteResponse):
                 yield response

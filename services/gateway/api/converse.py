@@ -9,6 +9,7 @@ from typing import NoReturn, TypeVar
 
 from services.gateway.api.answer import Answer, Response
 from services.gateway.api.conversation import Conversation
+from services.gateway.relay.caller import Caller
 from services.gateway.relay.generation import Generation
 from services.gateway.relay.relay import Relay
 from services.gateway.requests import validation
@@ -27,6 +28,7 @@ class Converse:
 
     Args:
         requests: the client's frames.
+        caller_of: who asks, for one of their users.
         time_left_s: how long the client gives a turn that begins now; None for no limit of its own.
     """
 
@@ -36,11 +38,13 @@ class Converse:
         requests: AsyncIterator[Request],
         *,
         request_id: str,
+        caller_of: Callable[[str], Caller],
         time_left_s: Callable[[], float | None],
     ) -> None:
         self._relay = relay
         self._requests = aiter(requests)
         self._request_id = request_id
+        self._caller_of = caller_of
         self._time_left_s = time_left_s
         self._frame: asyncio.Task[Request | None] | None = None
         self._generation: Generation | None = None
@@ -81,8 +85,11 @@ class Converse:
         """The events of one turn. A failed one leaves the conversation as it was."""
         answer = Answer(turn.number)
         try:
-            start = validation.chat_start(conversation.request(turn), self._request_id)
-            async with self._relay.generate(start, time_left_s=self._time_left_s()) as generation:
+            request = conversation.request(turn)
+            start = validation.chat_start(request, self._request_id)
+            async with self._relay.generate(
+                start, caller=self._caller_of(request.user), time_left_s=self._time_left_s()
+            ) as generation:
                 self._generation = generation
                 async with aclosing(self._steps(generation)) as steps:
                     async for step in steps:

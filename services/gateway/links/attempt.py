@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -30,6 +31,10 @@ class AttemptOwner(Protocol):
         """The worker does what it was asked."""
         ...
 
+    def note_latency(self, first_token_s: float | None, inter_token_s: float | None) -> None:
+        """How long the attempt's first token took, or its others on average."""
+        ...
+
     def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
         """The attempt takes no more events. `error` is the worker's own, where it sent one."""
         ...
@@ -44,8 +49,10 @@ class Attempt:
     """
 
     __slots__ = (
+        "_began_at_s",
         "_error",
         "_events",
+        "_first_token_at_s",
         "_next_numbers",
         "_owner",
         "_turns",
@@ -67,6 +74,8 @@ class Attempt:
         self.request_key = request_key
         self.is_over = False
         self.has_output = False
+        self._began_at_s = time.monotonic()
+        self._first_token_at_s = 0.0
         self._owner = owner
         self._turns = turns
         self._events: list[worker_pb2.SequenceEvent] = []
@@ -111,6 +120,8 @@ class Attempt:
         if kind == "chunk":
             if not self.has_output:
                 self.has_output = True
+                self._first_token_at_s = time.monotonic()
+                self._owner.note_latency(self._first_token_at_s - self._began_at_s, None)
                 self._owner.note_success()
             numbers[index] += 1
         elif kind == "started":
@@ -119,6 +130,7 @@ class Attempt:
             numbers[index] = _ENDED
             self._unfinished -= 1
             if not self._unfinished:
+                self._measure_inter_token(event.finished.usage.completion_tokens)
                 self._owner.note_success()
                 self._end(None)
         elif kind == "failed":
@@ -155,6 +167,13 @@ class Attempt:
             self.is_over = True
             self._error = error
             self._wake()
+
+    def _measure_inter_token(self, completion_tokens: int) -> None:
+        """Of an attempt that went on with an answer, more tokens count than it has made: that
+        flatters its worker a little, once."""
+        if self.has_output and completion_tokens > 1:
+            duration_s = time.monotonic() - self._first_token_at_s
+            self._owner.note_latency(None, duration_s / (completion_tokens - 1))
 
     def _break(self, event: worker_pb2.SequenceEvent, due: Sequence[int]) -> None:
         error = WorkerLostError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 from random import Random
@@ -14,7 +15,7 @@ from services.gateway.links.worker_links import WorkerLinks
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.requests.prompt_head import prompt_keys
 from services.gateway.routing.base import RoutingPolicy, RoutingRequest
-from services.mesh.errors import NoWorkerError
+from services.mesh.errors import MeshError, NoWorkerError
 from tokenmesh.worker.v1 import worker_pb2
 
 
@@ -51,6 +52,19 @@ class Dispatch:
             ModelNotFoundError, NoWorkerError: as `Directory.resolve`.
         """
         return self._directory.resolve(name)
+
+    def free_places(self, name: str) -> float:
+        """How many more requests the workers of a model should take; infinite where that is not
+        known, or where there is none to wait for.
+        """
+        try:
+            workers = self.resolve(name).workers
+        except MeshError:
+            return math.inf
+        now_s = time.monotonic()
+        links = [self._links.link(worker) for worker in workers]
+        free = [link.free_places() for link in links if link.is_available(now_s)]
+        return sum(free) if free else math.inf
 
     def pick(
         self,

@@ -15,7 +15,7 @@ from services.gateway.links.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.links.breaker import Breaker, BreakerTuning
 from services.gateway.links.variant import Variant
 from services.gateway.relay.turns import Turns
-from services.gateway.routing.base import Candidate, estimate_requests
+from services.gateway.routing.base import Candidate, estimate_requests, free_places
 from services.gateway.routing.latency import WorkerLatency
 from services.mesh import status
 from services.mesh.channels import open_channel
@@ -79,6 +79,7 @@ class WorkerLink:
         self._load = Load()
         self._in_flight_at_report = 0
         self._speed = 1.0
+        self._max_running = 0
         self._running: dict[int, Attempt] = {}
         self._on_probation: Attempt | None = None
         self._next_key = 1
@@ -120,6 +121,7 @@ class WorkerLink:
             self.variants = {model.name: Variant.of(model) for model in worker.models}
             may_take_more = True
         self._speed = worker.capacity.speed
+        self._max_running = worker.capacity.max_running
         if worker.load is not self._load:
             self._load = worker.load
             self._in_flight_at_report = self.in_flight
@@ -127,10 +129,16 @@ class WorkerLink:
 
     def candidate(self, now_s: float) -> Candidate:
         """The worker as routing policies see it."""
-        reported = self._load.running + self._load.waiting
-        requests = estimate_requests(self.in_flight, reported, self._in_flight_at_report)
         latency_s = self.latency.answer_s(now_s)
-        return Candidate(self.worker_id, requests, self._speed, latency_s)
+        return Candidate(self.worker_id, self._requests(), self._speed, latency_s)
+
+    def free_places(self) -> float:
+        """How many more requests it should take. Negative when it has too many already."""
+        return free_places(self._requests(), self._max_running)
+
+    def _requests(self) -> int:
+        reported = self._load.running + self._load.waiting
+        return estimate_requests(self.in_flight, reported, self._in_flight_at_report)
 
     def start(self, start: worker_pb2.Start, first_numbers: Sequence[int]) -> Attempt:
         """Starts a request. To be called only while `is_available`.
@@ -172,6 +180,14 @@ class WorkerLink:
     def note_success(self) -> None:
         """The worker does what it was asked."""
         self.breaker.succeed()
+
+    def note_latency(self, first_token_s: float | None, inter_token_s: float | None) -> None:
+        """How long an attempt's first token took, or its others on average."""
+        now_s = time.monotonic()
+        if first_token_s is not None:
+            self.latency.measure_first_token(first_token_s, now_s)
+        if inter_token_s is not None:
+            self.latency.measure_inter_token(inter_token_s, now_s)
 
     def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
         """An attempt takes no more events."""

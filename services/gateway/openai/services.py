@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, aclosing
 import grpc
 from google.api.httpbody_pb2 import HttpBody
 
+from services.gateway.api.callers import caller_of
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.leaving import abandon_when_over
 from services.gateway.discovery.directory import Directory
@@ -85,9 +86,11 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
         self, request: chat_pb2.CreateChatCompletionRequest, context: Context
     ) -> AsyncGenerator[HttpBody, None]:
         start = chat_start(read_chat_request(request), current_request_id())
-        limit_s = time_left_s(context)
         async with self._relay.generate(
-            start, time_left_s=limit_s, whole=not request.stream
+            start,
+            caller=caller_of(context, request.user),
+            time_left_s=time_left_s(context),
+            whole=not request.stream,
         ) as generation:
             abandon_when_over(context, generation)
             envelope = _envelope("chatcmpl", generation, self._directory)
@@ -126,13 +129,14 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
             completion_start(each, current_request_id())
             for each in read_completion_requests(request)
         ]
+        caller = caller_of(context, request.user)
         limit_s = time_left_s(context)
         choices_per_prompt = max(1, request.n)
         async with AsyncExitStack() as stack:
             generations: list[Generation] = []
             for start in starts:
                 generation = self._relay.generate(
-                    start, time_left_s=limit_s, whole=not request.stream
+                    start, caller=caller, time_left_s=limit_s, whole=not request.stream
                 )
                 generations.append(await stack.enter_async_context(generation))
                 abandon_when_over(context, generation)

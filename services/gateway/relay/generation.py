@@ -16,11 +16,14 @@ from services.gateway.links.dispatch import Dispatch
 from services.gateway.links.variant import Variant
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
+from services.gateway.relay.caller import Caller
 from services.gateway.relay.delivery import Delivery
 from services.gateway.relay.persistence import Persistence, PersistenceLimits
 from services.gateway.relay.progress import ChoiceProgress
 from services.gateway.relay.request_record import RequestRecord
+from services.gateway.relay.waiting_room import TurnRequest, WaitingRoom
 from services.gateway.requests import requirements
+from services.gateway.requests.cost import expected_tokens
 from services.mesh.errors import AbortedError, DeadlineError, MeshError
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -42,11 +45,11 @@ class GenerationLimits:
 class Generation:
     """A request that a worker answers; an async context manager and an async iterator.
 
-    Entering admits the request, picks a worker and starts it there. Iterating gives the events of
-    all choices, until each has Finished. Leaving aborts what still runs. When its worker is lost,
-    refuses it or drains, the request goes on elsewhere from where it stands, and the client sees
-    nothing of it. With `whole`, the client gets nothing before all of it is there: one item holds
-    every event.
+    Entering admits the request, waits for its turn, picks a worker and starts it there. Iterating
+    gives the events of all choices, until each has Finished. Leaving aborts what still runs. When
+    its worker is lost, refuses it or drains, the request goes on elsewhere from where it stands,
+    and the client sees nothing of it. With `whole`, the client gets nothing before all of it is
+    there: one item holds every event.
 
     Raises:
         QueueFullError, ModelNotFoundError, NoWorkerError, InvalidRequestError: on entering.
@@ -60,8 +63,10 @@ class Generation:
         *,
         time_left_s: float,
         whole: bool,
+        caller: Caller,
         dispatch: Dispatch,
         admission: Admission,
+        waiting_room: WaitingRoom,
         limits: GenerationLimits,
         metrics: GatewayMetrics,
         random: Random,
@@ -77,7 +82,9 @@ class Generation:
         self._deadline_s = time.monotonic() + time_left_s
         self._time_left_s = time_left_s
         self._dispatch = dispatch
+        self._caller = caller
         self._admission = admission
+        self._waiting_room = waiting_room
         self._limits = limits
         operation = "chat" if start.WhichOneof("prompt") == "chat" else "text_completion"
         self._record = RequestRecord(metrics, operation)
@@ -87,21 +94,22 @@ class Generation:
         self._tried: set[WorkerKey] = set()
         self._variant: Variant | None = None
         self._granted_tokens = 0
+        self._model_name = ""
         self._worker: WorkerKey
         self._attempt: Attempt
         self._timer: asyncio.TimerHandle
 
     async def __aenter__(self) -> Self:
         try:
-            self._admission.admit()
+            self._admission.admit(self._caller)
         except MeshError as error:
             self._record.end(error)
             raise
         try:
-            self._enter()
-        except Exception as error:
-            self._admission.release()
-            self._record.end(error)
+            await self._enter()
+        except BaseException as error:
+            self._admission.release(self._caller)
+            self._record.end(error, was_left=isinstance(error, asyncio.CancelledError))
             raise
         return self
 
@@ -149,23 +157,33 @@ class Generation:
         self._is_over = True
         self._timer.cancel()
         self._attempt.abort(AbortedError("the client left"))
-        self._admission.release()
+        self._admission.release(self._caller)
+        self._waiting_room.leave(self._model_name)
         self._record.end(
             error,
             completion_tokens=self._delivery.completion_tokens(),
             was_left=self._delivery.unfinished > 0,
         )
 
-    def _enter(self) -> None:
+    async def _enter(self) -> None:
         resolution = self._dispatch.resolve(self._start.model)
         self.model = self._start.model = resolution.name
         self._record.begin(resolution.name)
         requirements.check(self._start, resolution.model)
         if self._time_left_s <= 0:
             raise self._deadline_error()
-        self._begin_attempt()
+        self._model_name = resolution.model.name
+        turn = TurnRequest(
+            self._model_name,
+            self._caller,
+            self._start.priority,
+            expected_tokens(self._start),
+            self._deadline_s,
+        )
+        async with self._waiting_room.turn(turn):
+            self._begin_attempt()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._time_left_s, self._expire)
+        self._timer = loop.call_later(self._deadline_s - time.monotonic(), self._expire)
 
     def _begin_attempt(self) -> None:
         """Starts the request, or goes on with it, on a worker that has not failed it of late.

@@ -7,7 +7,9 @@ from random import Random
 from services.gateway.links.dispatch import Dispatch
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
+from services.gateway.relay.caller import ANYBODY, Caller
 from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.waiting_room import WaitingRoom
 from tokenmesh.worker.v1 import worker_pb2
 
 __all__ = ["Generation", "Relay"]
@@ -25,6 +27,7 @@ class Relay:
         *,
         dispatch: Dispatch,
         admission: Admission,
+        waiting_room: WaitingRoom,
         limits: GenerationLimits,
         request_timeout_s: float,
         metrics: GatewayMetrics,
@@ -32,19 +35,26 @@ class Relay:
     ) -> None:
         self._dispatch = dispatch
         self._admission = admission
+        self._waiting_room = waiting_room
         self._limits = limits
         self._request_timeout_s = request_timeout_s
         self._metrics = metrics
         self._random = random
 
     def generate(
-        self, start: worker_pb2.Start, *, time_left_s: float | None = None, whole: bool = False
+        self,
+        start: worker_pb2.Start,
+        *,
+        caller: Caller = ANYBODY,
+        time_left_s: float | None = None,
+        whole: bool = False,
     ) -> Generation:
         """The generation of a validated request, to be entered with `async with`.
 
         `start` is the relay's from now on: it fills in the seed, the time left and the credit. With
         `time_left_s` (see `deadlines`) the request may take that long, but never longer than the
-        gateway allows. With `whole`, all of it comes at once, and survives its worker until then.
+        gateway allows. It waits for its turn beside those of other callers. With `whole`, all of it
+        comes at once, and survives its worker until then.
         """
         limit_s = self._request_timeout_s
         return Generation(
@@ -52,7 +62,9 @@ class Relay:
             time_left_s=limit_s if time_left_s is None else min(time_left_s, limit_s),
             whole=whole,
             dispatch=self._dispatch,
+            caller=caller,
             admission=self._admission,
+            waiting_room=self._waiting_room,
             limits=self._limits,
             metrics=self._metrics,
             random=self._random,

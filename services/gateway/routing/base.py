@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple, Protocol
@@ -37,6 +38,21 @@ class RoutingPolicy(Protocol):
     ) -> Candidate:
         """One of the candidates, which are never empty and in the order of their worker ids."""
         ...
+
+
+AHEAD_SHARE = 0.25
+"""Requests that a worker should have waiting, as a share of those it runs: a place that becomes
+free is taken in the next step, and not after a round trip. More would wait where no caller is
+treated fairly, and where a deadline costs the worker something."""
+
+
+def free_places(requests: float, max_running: int) -> float:
+    """How many more requests a worker should have. Infinite where it does not tell what it can
+    run; negative where it has too many.
+    """
+    if max_running <= 0:
+        return math.inf
+    return max_running + math.ceil(max_running * AHEAD_SHARE) - requests
 
 
 def estimate_requests(in_flight: int, reported: int, in_flight_at_report: int) -> int:

@@ -1,0 +1,25 @@
+"""Who asks: the identity that fair queueing and limits go by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody whom the gateway treats fairly beside others.
+
+    Attributes:
+        identity: what the gateway knows for sure, and a client cannot choose: the address that
+            Envoy saw.
+        user: whom the caller says that it asks for. It shares the caller's part fairly among the
+            caller's users, and so gains nothing by inventing some.
+        weight: the caller's part, relative to that of others.
+    """
+
+    identity: str = ""
+    user: str = ""
+    weight: float = 1.0
+
+
+ANYBODY = Caller()
