@@ -72,6 +72,24 @@ def gateway(
             "is none just then. 0 fails it at once.",
         ),
     ] = 5.0,
+    hung_after: Annotated[
+        float,
+        RoutingOption(
+            help="Seconds of silence after which a worker that has requests and answers nothing is "
+            "taken for hung, and its requests go on elsewhere."
+        ),
+    ] = 2.5,
+    poison_deaths: Annotated[
+        int,
+        RoutingOption(
+            help="Workers in a row that die before a request's first token until it is stopped and "
+            "quarantined. 0 never stops one."
+        ),
+    ] = 2,
+    quarantine: Annotated[
+        float,
+        RoutingOption(help="Seconds that a request which has killed workers is refused."),
+    ] = 600.0,
     breaker_faults: Annotated[
         int,
         RoutingOption(help="Failures in a row after which a worker gets no requests for a while."),
@@ -175,6 +193,9 @@ def gateway(
                 max_attempts=max_attempts,
                 max_losses=max_losses,
                 resume_wait_s=resume_wait,
+                hung_after_s=hung_after,
+                poison_deaths=poison_deaths,
+                quarantine_s=quarantine,
                 credit_window_tokens=credit_window,
                 breaker=BreakerTuning(
                     faults_to_trip=breaker_faults, initial_backoff_s=breaker_backoff

@@ -46,6 +46,10 @@ class ModelMetrics:
         """Counts a request that another worker goes on with. `cause` is the failure's reason."""
         self._metrics.resumes.labels(self.model, cause).inc()
 
+    def count_poison(self) -> None:
+        """Counts a request that is stopped because workers have died of it."""
+        self._metrics.poison_requests.labels(self.model).inc()
+
     def observe_resume_gap(self, cause: str, gap_s: float) -> None:
         """Notes how long a client that was being answered got nothing."""
         self._metrics.resume_gap.labels(self.model, cause).observe(gap_s)
@@ -140,6 +144,35 @@ class GatewayMetrics:
             "tokenmesh_gateway_retries",
             "Requests that went on to another worker before their first token.",
             ("model", "cause"),
+            registry=registry,
+        )
+        self.poison_requests = Counter(
+            "tokenmesh_gateway_poison_requests",
+            "Requests that were stopped and quarantined because workers have died of them.",
+            ("model",),
+            registry=registry,
+        )
+        self.quarantine_refusals = Counter(
+            "tokenmesh_gateway_quarantine_refusals",
+            "Requests that were refused because they are quarantined.",
+            registry=registry,
+        )
+        self.worker_losses = Counter(
+            "tokenmesh_gateway_worker_losses",
+            "Times that a worker was lost, or tripped its breaker by failing.",
+            ("cause",),
+            registry=registry,
+        )
+        self.stranded = Gauge(
+            "tokenmesh_gateway_requests_stranded",
+            "Requests whose worker was lost and that wait for another one just now.",
+            registry=registry,
+        )
+        self.resume_wait = Histogram(
+            "tokenmesh_gateway_resume_wait_seconds",
+            "How long requests waited for another worker, where there was none at once.",
+            ("outcome",),
+            buckets=DURATION_BUCKETS_S,
             registry=registry,
         )
         self.resumes = Counter(

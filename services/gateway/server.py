@@ -27,6 +27,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
+from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.relay import Relay
 from services.gateway.relay.waiting_room import WaitingLimits, WaitingRoom
 from services.gateway.routing import policy_maker
@@ -106,7 +107,9 @@ class _Mesh:
     ) -> None:
         self.metrics = metrics
         self.directory = Directory(clock_s=time.monotonic, forget_after_s=settings.forget_after_s)
-        self.links = WorkerLinks(tasks, on_trip=self._report, tuning=settings.breaker)
+        self.links = WorkerLinks(
+            tasks, on_trip=self._report, tuning=settings.breaker, hung_after_s=settings.hung_after_s
+        )
         self.watches = [
             ControllerWatch(
                 address,
@@ -145,6 +148,7 @@ class _Mesh:
         self.on_change()
 
     def _report(self, link: WorkerLink, error: MeshError) -> None:
+        self.metrics.worker_losses.labels(error.reason).inc()
         for watch in self.watches:
             watch.report(link.worker_id, link.incarnation, error)
 
@@ -189,6 +193,9 @@ def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) ->
         admission=admission,
         waiting_room=waiting_room,
         limits=settings.limits(),
+        quarantine=Quarantine(
+            settings.quarantine_s, time.monotonic, mesh.metrics.quarantine_refusals.inc
+        ),
         request_timeout_s=settings.request_timeout_s,
         metrics=mesh.metrics,
         random=random,

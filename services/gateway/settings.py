@@ -87,6 +87,15 @@ class GatewaySettings:
     # clients; larger than what a client is behind at any time, it never slows one down.
     credit_window_tokens: int = 4096
 
+    # Workers in a row that die before a request's first token until it is stopped and quarantined.
+    # 1 stops whatever runs when a worker is killed; 0 never stops one.
+    poison_deaths: int = 2
+    # Seconds that such a request is refused. Longer spares workers; shorter forgives sooner what
+    # was innocent.
+    quarantine_s: float = 600.0
+    # Seconds that a worker with requests may neither send nor answer anything. Shorter moves
+    # streams off a hung worker sooner, and takes more of those that are only slow for hung.
+    hung_after_s: float = 2.5
     # Faults of a worker in a row after which it gets no requests, and how it is let back in.
     breaker: BreakerTuning = field(default_factory=BreakerTuning)
     # Seconds that a model stays known after its last worker went: its clients are told to try
@@ -129,6 +138,7 @@ class GatewaySettings:
             "--request-timeout": (self.request_timeout_s, 0),
             "--max-attempts": (self.max_attempts, 0),
             "--forget-after": (self.forget_after_s, 0),
+            "--hung-after": (self.hung_after_s, 0),
             "--breaker-faults": (self.breaker.faults_to_trip, 0),
             "--affinity-free-requests": (self.affinity.free_requests, 0),
             "--affinity-load-factor": (self.affinity.load_factor, 1),
@@ -154,6 +164,8 @@ class GatewaySettings:
         not_negative = {
             "--max-losses": self.max_losses,
             "--resume-wait": self.resume_wait_s,
+            "--poison-deaths": self.poison_deaths,
+            "--quarantine": self.quarantine_s,
             "--grace-period": self.grace_period_s,
         }
         for option, number in not_negative.items():
@@ -165,6 +177,7 @@ class GatewaySettings:
         return GenerationLimits(
             self.credit_window_tokens,
             PersistenceLimits(self.max_attempts, self.max_losses, self.resume_wait_s),
+            self.poison_deaths,
         )
 
 

@@ -279,6 +279,79 @@ async def test_a_stream_that_broke_is_opened_again(address: str) -> None:
             assert replacement.starts
 
 
+async def test_a_draining_worker_gives_its_streams_to_another(address: str) -> None:
+    workers = [FakeWorker([address], start_and_hang, worker_id=name) for name in ("a", "b")]
+    async with workers[0], workers[1], gateway(address) as client:
+        await client.wait_served(2)
+        responses = aiter(client.chat.Chat(chat_request()))
+        await anext(responses)
+        await anext(responses)
+        draining, other = await one_of(workers)
+        other.script = say_hello
+        draining.drain()
+        rest = [response async for response in responses]
+        assert not draining.running
+        labels = {"model": MODEL, "cause": "WORKER_DRAINING"}
+        assert client.metric("tokenmesh_gateway_resumes_total", **labels) == 1
+    assert [response.chunk.text for response in rest] == ["lo", "", ""]
+    assert len(other.starts) == 1
+
+
+async def test_a_draining_worker_keeps_its_streams_until_another_comes(address: str) -> None:
+    async with (
+        FakeWorker([address], start_and_hang, worker_id="a") as draining,
+        gateway(address, resume_wait_s=0.0) as client,
+    ):
+        await client.wait_served(1)
+        responses = aiter(client.chat.Chat(chat_request()))
+        await anext(responses)
+        draining.drain()
+        await client.wait_served(0)
+        assert draining.running
+        async with FakeWorker([address], say_hello, worker_id="b"):
+            rest = [response async for response in responses]
+    assert "".join(response.chunk.text for response in rest) == "Hello"
+
+
+async def test_two_deaths_convict_only_what_caused_them(address: str) -> None:
+    """The poison is in company, and other streams go on."""
+
+    async def die_of_poison(request: FakeRequest) -> None:
+        if request.start.chat.messages[0].content[0].text == "poison":
+            (mine,) = (worker for worker in workers if worker.worker_id == request.worker_id)
+            deaths.append(asyncio.create_task(mine.die()))
+            await hang(request)
+        said = [each.delivered_bytes for each in request.start.output_so_far]
+        await request.started()
+        if not said:
+            await request.chunk("Hel", [1])
+        await go_on_talking.wait()
+        await request.chunk("lo", [2])
+        await request.finish(completion_tokens=2)
+
+    deaths: list[asyncio.Task[None]] = []
+    go_on_talking = asyncio.Event()
+    workers = [FakeWorker([address], die_of_poison, worker_id=name) for name in "abcd"]
+    async with AsyncExitStack() as stack:
+        for worker in workers:
+            await stack.enter_async_context(worker)
+        client = await stack.enter_async_context(gateway(address, routing_policy="round_robin"))
+        await client.wait_served(4)
+        innocents = [asyncio.create_task(client.answer()) for _ in range(12)]
+        await eventually(lambda: sum(len(worker.running) for worker in workers) == 12)
+        error = await error_of(client.chat.Chat(chat_request("poison")))
+        assert (error.code, error.reason) == ("INVALID_ARGUMENT", "POISON_REQUEST")
+        assert len(deaths) == 2
+        error = await error_of(client.chat.Chat(chat_request("poison")))
+        assert error.reason == "POISON_REQUEST"
+        assert len(deaths) == 2
+        go_on_talking.set()
+        assert await asyncio.gather(*innocents) == ["Hello"] * 12
+        assert await client.answer() == "Hello"
+        assert client.metric("tokenmesh_gateway_poison_requests_total", model=MODEL) == 1
+        assert client.metric("tokenmesh_gateway_quarantine_refusals_total") == 1
+
+
 async def test_draining_keeps_requests_away_and_lets_running_ones_end(address: str) -> None:
     go_on = asyncio.Event()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from random import Random
 from typing import Any, cast
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.gateway.discovery.directory import Resolution
 from services.gateway.links.attempt import Attempt
 from services.gateway.links.dispatch import Dispatch
+from services.gateway.links.suspects import Loss
 from services.gateway.links.variant import Variant
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
@@ -21,9 +23,16 @@ from services.gateway.relay.caller import ANYBODY
 from services.gateway.relay.delivery import HELD_EVENTS_PER_CHOICE
 from services.gateway.relay.generation import Generation, GenerationLimits
 from services.gateway.relay.persistence import PersistenceLimits
+from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.turns import Turns
 from services.gateway.relay.waiting_room import WaitingLimits, WaitingRoom
-from services.mesh.errors import DeadlineError, MeshError, NoWorkerError, WorkerLostError
+from services.mesh.errors import (
+    DeadlineError,
+    MeshError,
+    NoWorkerError,
+    PoisonRequestError,
+    WorkerLostError,
+)
 from tests.fakes.fleet import model, worker
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -36,10 +45,14 @@ class Link:
         self.sent: list[worker_pb2.GenerateRequest] = []
         self.attempts: list[Attempt] = []
         self.starts: list[worker_pb2.Start] = []
+        self.on_probation: list[bool] = []
         self.key = (worker_id, "")
         self.variants = {"m": Variant.of(model("m"))}
 
-    def start(self, start: worker_pb2.Start, first_numbers: Sequence[int]) -> Attempt:
+    def start(
+        self, start: worker_pb2.Start, first_numbers: Sequence[int], *, on_probation: bool = False
+    ) -> Attempt:
+        self.on_probation.append(on_probation)
         self.starts.append(worker_pb2.Start.FromString(start.SerializeToString()))
         self.attempts.append(Attempt(self, Turns(), len(self.attempts), first_numbers))
         return self.attempts[-1]
@@ -47,7 +60,7 @@ class Link:
     def send(self, frame: worker_pb2.GenerateRequest) -> None:
         self.sent.append(frame)
 
-    def note_success(self) -> None:
+    def note_success(self, attempt: Attempt) -> None:
         pass
 
     def note_latency(self, first_token_s: float | None, inter_token_s: float | None) -> None:
@@ -72,6 +85,9 @@ class Workers:
                 return link
         raise NoWorkerError("nobody is left")
 
+    def can_go_on(self, resolution: Resolution, *, like: Variant | None) -> bool:
+        return False
+
     async def wait_for_change(self, limit_s: float) -> None:
         await asyncio.sleep(0)
 
@@ -83,8 +99,10 @@ def generation(
     window_tokens: int = 4,
     whole: bool = False,
     wait_s: float = 0.0,
+    quarantine: Quarantine | None = None,
 ) -> Generation:
     metrics = GatewayMetrics(CollectorRegistry())
+    no_quarantine = Quarantine(600.0, time.monotonic, lambda: None)
     return Generation(
         worker_pb2.Start(model="m", text="Hi"),
         time_left_s=time_left_s,
@@ -96,6 +114,7 @@ def generation(
             WaitingLimits(), free_places=lambda model: math.inf, metrics=metrics
         ),
         limits=GenerationLimits(window_tokens, PersistenceLimits(wait_s=wait_s)),
+        quarantine=no_quarantine if quarantine is None else quarantine,
         metrics=metrics,
         random=Random(1),
     )
@@ -218,6 +237,45 @@ async def test_another_worker_goes_on_from_what_the_client_has(admission: Admiss
         assert [event.WhichOneof("event") for event in await anext(running)] == ["finished"]
         with pytest.raises(StopAsyncIteration):
             await anext(running)
+
+
+async def test_what_two_workers_die_of_is_stopped_and_stays_out(admission: Admission) -> None:
+    links = [Link(name) for name in "abc"]
+    quarantine = Quarantine(600.0, time.monotonic, lambda: None)
+    async with generation(*links, admission=admission, quarantine=quarantine) as running:
+        links[0].attempts[0].lose(WorkerLostError("gone"), Loss())
+        reading = asyncio.ensure_future(anext(running))
+        async with asyncio.timeout(10):
+            while not links[1].attempts:
+                await asyncio.sleep(0)
+        assert (links[0].on_probation, links[1].on_probation) == ([False], [True])
+        links[1].attempts[0].lose(WorkerLostError("gone"), Loss())
+        with pytest.raises(PoisonRequestError):
+            await reading
+    with pytest.raises(PoisonRequestError):
+        async with generation(links[2], admission=admission, quarantine=quarantine):
+            pass
+    assert not links[2].attempts
+    assert admission.running == 0
+
+
+async def test_a_token_between_two_deaths_clears_a_request(admission: Admission) -> None:
+    links = [Link(name) for name in "ab"]
+    async with generation(*links, admission=admission) as running:
+        links[0].attempts[0].lose(WorkerLostError("gone"), Loss())
+        reading = asyncio.ensure_future(anext(running))
+        async with asyncio.timeout(10):
+            while not links[1].attempts:
+                await asyncio.sleep(0)
+        links[1].attempts[0].receive(STARTED)
+        links[1].attempts[0].receive(chunk(1, "a", 1))
+        await reading
+        links[1].attempts[0].lose(WorkerLostError("gone"), Loss())
+        reading = asyncio.ensure_future(anext(running))
+        async with asyncio.timeout(10):
+            while len(links[0].attempts) < 2:
+                await asyncio.sleep(0)
+        reading.cancel()
 
 
 async def test_a_whole_answer_goes_on_where_its_worker_is_lost(admission: Admission) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from services.gateway.links.suspects import Loss
 from services.gateway.relay.turns import Turns
 from services.mesh import status
-from services.mesh.errors import MeshError, WorkerLostError
+from services.mesh.errors import MeshError, WorkerDrainingError, WorkerLostError
 from tokenmesh.worker.v1 import worker_pb2
 
 SEQUENCE_BROKEN = "SEQUENCE_BROKEN"
 RETRY_AFTER_S = 1.0
 
 _ENDED = -1
+
+
+def _never() -> bool:
+    return False
 
 
 class AttemptOwner(Protocol):
@@ -27,8 +32,8 @@ class AttemptOwner(Protocol):
         """Puts a frame on the stream."""
         ...
 
-    def note_success(self) -> None:
-        """The worker does what it was asked."""
+    def note_success(self, attempt: Attempt) -> None:
+        """The worker does what it was asked: it has sent output, or all of it."""
         ...
 
     def note_latency(self, first_token_s: float | None, inter_token_s: float | None) -> None:
@@ -59,7 +64,9 @@ class Attempt:
         "_unfinished",
         "_waiter",
         "has_output",
+        "is_movable",
         "is_over",
+        "loss",
         "request_key",
     )
 
@@ -74,6 +81,11 @@ class Attempt:
         self.request_key = request_key
         self.is_over = False
         self.has_output = False
+        """Whether the worker has sent output."""
+        self.loss: Loss | None = None
+        """Set when the worker was lost, and may have been lost for this request."""
+        self.is_movable: Callable[[], bool] = _never
+        """Whether another worker could go on with the request just now."""
         self._began_at_s = time.monotonic()
         self._first_token_at_s = 0.0
         self._owner = owner
@@ -83,6 +95,11 @@ class Attempt:
         self._unfinished = len(first_numbers)
         self._waiter: asyncio.Future[None] | None = None
         self._error: MeshError | None = None
+
+    @property
+    def choices(self) -> int:
+        """Sequences that it has on the worker."""
+        return len(self._next_numbers)
 
     @property
     def worker_id(self) -> str:
@@ -122,7 +139,7 @@ class Attempt:
                 self.has_output = True
                 self._first_token_at_s = time.monotonic()
                 self._owner.note_latency(self._first_token_at_s - self._began_at_s, None)
-                self._owner.note_success()
+                self._owner.note_success(self)
             numbers[index] += 1
         elif kind == "started":
             numbers[index] += 1
@@ -131,7 +148,7 @@ class Attempt:
             self._unfinished -= 1
             if not self._unfinished:
                 self._measure_inter_token(event.finished.usage.completion_tokens)
-                self._owner.note_success()
+                self._owner.note_success(self)
                 self._end(None)
         elif kind == "failed":
             self._unfinished -= 1
@@ -161,10 +178,18 @@ class Attempt:
         self._end(None)
         self._wake()
 
-    def lose(self, error: WorkerLostError) -> None:
-        """Notes that the stream broke."""
+    def move(self, error: WorkerDrainingError) -> None:
+        """Gives the request up here if another worker can go on with it, for which the error asks
+        whoever waits in `take`.
+        """
+        if not self.is_over and self.is_movable():
+            self.abort(error)
+
+    def lose(self, error: WorkerLostError, loss: Loss | None = None) -> None:
+        """Notes that the stream broke. `loss` is what the request is suspected of, if it is."""
         if not self.is_over:
             self.is_over = True
+            self.loss = loss
             self._error = error
             self._wake()
 

@@ -112,6 +112,18 @@ class Dispatch:
         self._choices.labels(self._policy_name, chosen.worker_id).inc()
         return links[chosen.worker_id]
 
+    def can_go_on(self, resolution: Resolution, *, like: Variant | None) -> bool:
+        """Whether some worker that does not drain could go on with what such a variant began."""
+        now_s = time.monotonic()
+        links = (self._links.link(worker) for worker in resolution.workers)
+        return any(
+            not link.is_draining
+            and link.is_available(now_s)
+            and (variant := link.variants.get(resolution.model.name)) is not None
+            and (like is None or variant.continues(like))
+            for link in links
+        )
+
     async def wait_for_change(self, limit_s: float) -> None:
         """Returns when a worker may have become available, or after `limit_s` seconds."""
         await self._links.availability.wait(limit_s)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import grpc
@@ -13,21 +12,19 @@ import structlog
 from services.gateway.discovery.fleet import Load, Model, Worker
 from services.gateway.links.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.links.breaker import Breaker, BreakerTuning
+from services.gateway.links.generate_call import GenerateCall
+from services.gateway.links.outgoing import Outgoing
+from services.gateway.links.suspects import Loss, suspects
 from services.gateway.links.variant import Variant
 from services.gateway.relay.turns import Turns
 from services.gateway.routing.base import Candidate, estimate_requests, free_places
 from services.gateway.routing.latency import WorkerLatency
-from services.mesh import status
 from services.mesh.channels import open_channel
-from services.mesh.errors import MeshError, WorkerLostError
+from services.mesh.errors import MeshError, WorkerDrainingError, WorkerLostError
 from services.mesh.server import is_serving
 from tokenmesh.worker.v1 import worker_pb2, worker_pb2_grpc
 
 log = structlog.get_logger()
-
-MAX_UNSENT_FRAMES = 8192
-"""A worker that leaves so many frames unread takes no more requests. Aborts and credits may go
-beyond it: there are few for each request."""
 
 PROBE_DEADLINE_S = 2.0
 
@@ -59,13 +56,13 @@ class WorkerLink:
         tuning: BreakerTuning | None = None,
         on_trip: OnTrip,
         on_available: Callable[[], None],
+        hung_after_s: float,
     ) -> None:
-        """`on_available` is called when the worker is back, after it was lost."""
+        """`on_available` is called when the worker may take requests that it did not before."""
         self.key = worker.key
         self.worker_id = worker.worker_id
         self.incarnation = worker.incarnation
         self.address = worker.address
-        self.is_draining = worker.draining
         self.breaker = Breaker(tuning)
         self.latency = WorkerLatency()
         self._turns = turns
@@ -83,9 +80,13 @@ class WorkerLink:
         self._running: dict[int, Attempt] = {}
         self._on_probation: Attempt | None = None
         self._next_key = 1
-        self._unsent: deque[worker_pb2.GenerateRequest] = deque()
-        self._has_unsent = asyncio.Event()
+        self._outgoing = Outgoing()
         self._is_up = True
+        self._is_listed_draining = worker.draining
+        self._says_it_drains = False
+        self._losses: list[Loss] = []
+        self._hung_after_s = hung_after_s
+        self._busy = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.describe(worker)
@@ -107,21 +108,29 @@ class WorkerLink:
 
     def is_available(self, now_s: float) -> bool:
         """Whether a request may go there."""
-        return self._is_up and self.breaker.admits(now_s) and len(self._unsent) < MAX_UNSENT_FRAMES
+        return self._is_up and self.breaker.admits(now_s) and self._outgoing.has_room
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the worker takes nothing new: as it says itself, or as a controller tells."""
+        return self._says_it_drains or self._is_listed_draining
 
     def describe(self, worker: Worker) -> bool:
         """Takes over what a controller told of the worker.
 
         Returns whether it may take requests now that it did not before.
         """
-        may_take_more = self.is_draining and not worker.draining
-        self.is_draining = worker.draining
+        was_draining = self.is_draining
+        self._is_listed_draining = worker.draining
+        may_take_more = was_draining and not self.is_draining
         if worker.models != self._models:
             self._models = worker.models
             self.variants = {model.name: Variant.of(model) for model in worker.models}
             may_take_more = True
         self._speed = worker.capacity.speed
         self._max_running = worker.capacity.max_running
+        if self.is_draining and not was_draining:
+            self.move_requests()
         if worker.load is not self._load:
             self._load = worker.load
             self._in_flight_at_report = self.in_flight
@@ -140,7 +149,13 @@ class WorkerLink:
         reported = self._load.running + self._load.waiting
         return estimate_requests(self.in_flight, reported, self._in_flight_at_report)
 
-    def start(self, start: worker_pb2.Start, first_numbers: Sequence[int]) -> Attempt:
+    def start(
+        self,
+        start: worker_pb2.Start,
+        first_numbers: Sequence[int],
+        *,
+        on_probation: bool = False,
+    ) -> Attempt:
         """Starts a request. To be called only while `is_available`.
 
         `first_numbers` holds the number of the first event of each choice.
@@ -149,7 +164,10 @@ class WorkerLink:
         attempt = Attempt(self, self._turns, self._next_key, first_numbers)
         self._next_key += 1
         self._running[attempt.request_key] = attempt
+        if on_probation:
+            self._on_probation = attempt
         self._idle.clear()
+        self._busy.set()
         self.send(worker_pb2.GenerateRequest(request_key=attempt.request_key, start=start))
         return attempt
 
@@ -157,15 +175,30 @@ class WorkerLink:
         """Keeps the stream up until cancelled."""
         try:
             while True:
-                error = await self._stream_until_broken()
+                call = GenerateCall(
+                    self.worker_id,
+                    outgoing=self._outgoing,
+                    receive=self._receive,
+                    busy=self._busy,
+                    hung_after_s=self._hung_after_s,
+                )
+                error = await call.run(self._channel, self.stub)
                 self._break(error)
                 await self._probe_until_well()
                 log.info("worker is back", worker=self.worker_id)
+                await self._forgive_losses()
+                self._says_it_drains = False
                 self._is_up = True
                 self._on_available()
         finally:
             self._is_up = False
-            self._lose_all(self._lost("the gateway has let go of it"))
+            self._lose_all(
+                WorkerLostError(
+                    f"worker {self.worker_id} was lost: the gateway has let go of it",
+                    retry_after_s=RETRY_AFTER_S,
+                ),
+                is_death=False,
+            )
             await self._channel.close()
 
     async def wait_idle(self) -> None:
@@ -174,12 +207,21 @@ class WorkerLink:
 
     def send(self, frame: worker_pb2.GenerateRequest) -> None:
         """Puts a frame on the stream, after those before it."""
-        self._unsent.append(frame)
-        self._has_unsent.set()
+        self._outgoing.put(frame)
 
-    def note_success(self) -> None:
-        """The worker does what it was asked."""
+    def move_requests(self) -> None:
+        """Has other workers go on with what runs there, where there are any that can."""
+        error = WorkerDrainingError(
+            f"worker {self.worker_id} drains, and no other could take the request over",
+            retry_after_s=RETRY_AFTER_S,
+        )
+        for attempt in tuple(self._running.values()):
+            attempt.move(error)
+
+    def note_success(self, attempt: Attempt) -> None:
+        """The worker does what it was asked: it has sent output, or all of it."""
         self.breaker.succeed()
+        self._end_probation(attempt)
 
     def note_latency(self, first_token_s: float | None, inter_token_s: float | None) -> None:
         """How long an attempt's first token took, or its others on average."""
@@ -192,59 +234,12 @@ class WorkerLink:
     def note_ended(self, attempt: Attempt, error: MeshError | None) -> None:
         """An attempt takes no more events."""
         self._running.pop(attempt.request_key, None)
+        self._end_probation(attempt)
         if not self._running:
-            self._idle.set()
+            self._rest()
         if error is not None and error.worker_fault and self.breaker.fault(time.monotonic()):
             log.warning("worker is at fault", worker=self.worker_id, reason=error.reason)
             self._on_trip(self, error)
-
-    async def _stream_until_broken(self) -> WorkerLostError:
-        call = self.stub.Generate()
-        async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._write(call))
-            try:
-                return await self._read(call)
-            finally:
-                writer.cancel()
-                call.cancel()
-
-    async def _read(
-        self,
-        call: grpc.aio.StreamStreamCall[worker_pb2.GenerateRequest, worker_pb2.GenerateResponse],
-    ) -> WorkerLostError:
-        running = self._running
-        try:
-            async for response in call:
-                for event in response.events:
-                    attempt = running.get(event.request_key)
-                    if attempt is not None:
-                        attempt.receive(event)
-        except asyncio.CancelledError:
-            # grpc.aio raises it also for a call that it has cancelled by itself.
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            return self._lost("its stream was cancelled")
-        except grpc.aio.AioRpcError as error:
-            return self._lost(status.from_rpc_error(error).message)
-        except Exception as error:
-            # Whatever a worker sends, it must not end the gateway.
-            log.exception("cannot read the worker's stream", worker=self.worker_id)
-            return self._lost(f"its stream cannot be read: {type(error).__name__}")
-        return self._lost("it ended the stream")
-
-    async def _write(
-        self,
-        call: grpc.aio.StreamStreamCall[worker_pb2.GenerateRequest, worker_pb2.GenerateResponse],
-    ) -> None:
-        try:
-            while True:
-                await self._has_unsent.wait()
-                while self._unsent:
-                    await call.write(self._unsent.popleft())
-                self._has_unsent.clear()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            # The stream is over; the reader learns why.
-            return
 
     async def _probe_until_well(self) -> None:
         while True:
@@ -262,15 +257,57 @@ class WorkerLink:
         self._lose_all(error)
         self._on_trip(self, error)
 
-    def _lose_all(self, error: WorkerLostError) -> None:
-        self._unsent.clear()
+    def _lose_all(self, error: WorkerLostError, *, is_death: bool = True) -> None:
+        self._outgoing.clear()
+        self._on_probation = None
         attempts = list(self._running.values())
         self._running.clear()
-        self._idle.set()
+        self._rest()
+        loss = Loss()
+        suspected = suspects(attempts, self._max_running) if is_death else []
+        if suspected:
+            self._losses.append(loss)
         for attempt in attempts:
-            attempt.lose(error)
+            attempt.lose(error, loss if attempt in suspected else None)
 
-    def _lost(self, why: str) -> WorkerLostError:
-        return WorkerLostError(
-            f"worker {self.worker_id} was lost: {why}", retry_after_s=RETRY_AFTER_S
-        )
+    async def _forgive_losses(self) -> None:
+        """Clears those who were suspected of a death, where the worker has not died."""
+        if not self._losses:
+            return
+        try:
+            found = await self.stub.DescribeModels(
+                worker_pb2.DescribeModelsRequest(), timeout=PROBE_DEADLINE_S
+            )
+        except grpc.aio.AioRpcError:
+            return
+        if found.incarnation == self.incarnation:
+            for loss in self._losses:
+                loss.was_survived = True
+        self._losses.clear()
+
+    def _receive(self, response: worker_pb2.GenerateResponse) -> None:
+        running = self._running
+        for event in response.events:
+            attempt = running.get(event.request_key)
+            if attempt is not None:
+                attempt.receive(event)
+        if response.serving_state:
+            self._note_state(response.serving_state)
+
+    def _note_state(self, state: worker_pb2.ServingState.ValueType) -> None:
+        """Notes what the worker says of itself, which is sooner than a controller's word."""
+        self._says_it_drains = state == worker_pb2.SERVING_STATE_DRAINING
+        if self._says_it_drains:
+            log.info("worker drains", worker=self.worker_id, requests=self.in_flight)
+            self.move_requests()
+        else:
+            self._on_available()
+
+    def _end_probation(self, attempt: Attempt) -> None:
+        if attempt is self._on_probation:
+            self._on_probation = None
+            self._on_available()
+
+    def _rest(self) -> None:
+        self._idle.set()
+        self._busy.clear()

@@ -22,7 +22,12 @@ class WorkerLinks:
     """
 
     def __init__(
-        self, tasks: BackgroundTasks, *, on_trip: OnTrip, tuning: BreakerTuning | None = None
+        self,
+        tasks: BackgroundTasks,
+        *,
+        on_trip: OnTrip,
+        tuning: BreakerTuning | None = None,
+        hung_after_s: float,
     ) -> None:
         self._tasks = tasks
         self._on_trip = on_trip
@@ -30,7 +35,9 @@ class WorkerLinks:
         self._turns = Turns()
         self.availability = Availability()
         """Announces when a worker may take requests again."""
+        self._hung_after_s = hung_after_s
         self._links: dict[WorkerKey, WorkerLink] = {}
+        self._closing: set[WorkerLink] = set()
         self._runs: dict[WorkerKey, asyncio.Task[None]] = {}
 
     def __iter__(self) -> Iterator[WorkerLink]:
@@ -47,7 +54,7 @@ class WorkerLinks:
             link = gone.pop(worker.key, None)
             if link is not None and link.address == worker.address:
                 if link.describe(worker):
-                    self.availability.announce()
+                    self._announce()
                 continue
             if link is not None:
                 self._let_go(worker.key)
@@ -56,19 +63,28 @@ class WorkerLinks:
                 self._turns,
                 tuning=self._tuning,
                 on_trip=self._on_trip,
-                on_available=self.availability.announce,
+                on_available=self._announce,
+                hung_after_s=self._hung_after_s,
             )
             self._links[worker.key] = link
             self._runs[worker.key] = self._tasks.begin(link.run())
-            self.availability.announce()
+            self._announce()
         for key in gone:
             self._let_go(key)
 
     def _let_go(self, key: WorkerKey) -> None:
         link, run = self._links.pop(key), self._runs.pop(key)
-        self._tasks.begin(_close_when_idle(link, run))
+        self._closing.add(link)
+        self._tasks.begin(self._close_when_idle(link, run))
 
+    async def _close_when_idle(self, link: WorkerLink, run: asyncio.Task[None]) -> None:
+        await link.wait_idle()
+        self._closing.discard(link)
+        run.cancel()
 
-async def _close_when_idle(link: WorkerLink, run: asyncio.Task[None]) -> None:
-    await link.wait_idle()
-    run.cancel()
+    def _announce(self) -> None:
+        """A worker may have become available: for requests that wait, and for those to move."""
+        self.availability.announce()
+        for link in (*self._links.values(), *self._closing):
+            if link.is_draining and link.in_flight:
+                link.move_requests()

@@ -9,6 +9,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.caller import ANYBODY, Caller
 from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.waiting_room import WaitingRoom
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -29,6 +30,7 @@ class Relay:
         admission: Admission,
         waiting_room: WaitingRoom,
         limits: GenerationLimits,
+        quarantine: Quarantine,
         request_timeout_s: float,
         metrics: GatewayMetrics,
         random: Random,
@@ -37,6 +39,7 @@ class Relay:
         self._admission = admission
         self._waiting_room = waiting_room
         self._limits = limits
+        self._quarantine = quarantine
         self._request_timeout_s = request_timeout_s
         self._metrics = metrics
         self._random = random
@@ -66,6 +69,7 @@ class Relay:
             admission=self._admission,
             waiting_room=self._waiting_room,
             limits=self._limits,
+            quarantine=self._quarantine,
             metrics=self._metrics,
             random=self._random,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from services.gateway.metrics import UNKNOWN_MODEL, GatewayMetrics
 from services.mesh.errors import MeshError
@@ -57,6 +59,24 @@ class RequestRecord:
             self._resume_cause = error.reason
         else:
             self._model.count_retry(error.reason)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The request waits for another worker for as long as the context is open."""
+        began_s = time.perf_counter()
+        self._metrics.stranded.inc()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "resumed"
+        finally:
+            self._metrics.stranded.dec()
+            waited_s = time.perf_counter() - began_s
+            self._metrics.resume_wait.labels(outcome).observe(waited_s)
+
+    def convicted(self) -> None:
+        """Its workers have died of it."""
+        self._model.count_poison()
 
     def started(self, started: worker_pb2.Started) -> None:
         """The prompt is computed."""
