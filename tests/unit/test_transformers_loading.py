@@ -103,7 +103,7 @@ class TestDevices:
 
     async def test_too_little_kv_memory(self) -> None:
         line = await refusal(checkpoint(), kv_memory_bytes=1024, context_length_tokens=100)
-        assert "kv_memory_bytes" in line
+        assert "--kv-cache-memory" in line
 
     async def test_a_context_beyond_the_models(self) -> None:
         line = await refusal(checkpoint(), context_length_tokens=CONTEXT_TOKENS + 1)

@@ -148,7 +148,7 @@ class TestMemory:
         assert 1 <= fewer < 16
         assert len({tuple(each.token_ids) for each in ends}) == 1
         line = await refusal(checkpoint("mamba"), kv_memory_bytes=1_000, **settings)
-        assert "kv_memory_bytes" in line
+        assert "--kv-cache-memory" in line
 
     async def test_what_ends_is_forgotten(self) -> None:
         one = engine(checkpoint("bloom"))

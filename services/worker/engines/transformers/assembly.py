@@ -79,7 +79,7 @@ def assemble(
             settings.step_tokens,
             BlockPool(plan.blocks, plan.block_tokens),
             prefix_cache=False,
-            cache_root=root_hash(checkpoint.revision, _quantization(checkpoint)),
+            cache_root=root_hash(checkpoint.revision, checkpoint.quantization),
         ),
         runner=loaded.runner,
         sampler=Sampler(plan.slots, loaded.vocabulary_size, checkpoint.device),
@@ -129,7 +129,7 @@ def _describe(
         name=names[0],
         aliases=names[1:],
         revision=checkpoint.revision,
-        quantization=_quantization(checkpoint),
+        quantization=checkpoint.quantization,
         dtype=str(checkpoint.dtype).removeprefix("torch."),
         context_length_tokens=loaded.plan.context_length_tokens,
         vocabulary_size=loaded.vocabulary_size,
@@ -137,8 +137,3 @@ def _describe(
         loaded_at_s=time.time(),
         execution=loaded.execution,
     )
-
-
-def _quantization(checkpoint: Checkpoint) -> str:
-    config = getattr(checkpoint.model.config, "quantization_config", None)
-    return str(getattr(config, "quant_method", ""))

@@ -112,7 +112,7 @@ def plan_memory(
         need = -(-(context_length_tokens or 1) // BLOCK_TOKENS) * BLOCK_TOKENS
         raise StartError(
             f"the KV cache needs {need * token_bytes / MIB:,.2f} MiB for {need:,} tokens, and may "
-            f"take {budget_bytes / MIB:,.2f} MiB: lower context_length_tokens or raise "
-            "kv_memory_bytes"
+            f"take {budget_bytes / MIB:,.2f} MiB: lower --context-length or raise "
+            "--kv-cache-memory"
         )
     return MemoryPlan(max_running, context, token_bytes, blocks)

@@ -65,7 +65,8 @@ def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMod
     plan = plan_memory(
         layers,
         value_bytes=dtype.itemsize,
-        budget_bytes=settings.kv_memory_bytes or kv_budget_bytes(checkpoint.device),
+        budget_bytes=settings.kv_memory_bytes
+        or kv_budget_bytes(checkpoint.device, settings.gpu_memory_utilization),
         max_running=settings.max_running,
         model_context_tokens=checkpoint.context_length_tokens,
         context_length_tokens=settings.context_length_tokens,

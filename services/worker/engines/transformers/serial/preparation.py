@@ -42,7 +42,9 @@ def prepare_serial(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMo
             "beside another sequence's"
         )
     footprint = measured.footprint
-    budget_bytes = settings.kv_memory_bytes or kv_budget_bytes(checkpoint.device)
+    budget_bytes = settings.kv_memory_bytes or kv_budget_bytes(
+        checkpoint.device, settings.gpu_memory_utilization
+    )
     running = settings.max_running
     if footprint.fixed_bytes:
         # Half of the memory at most, so that tokens find room, too.
@@ -50,7 +52,7 @@ def prepare_serial(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMo
     if running < 1:
         raise StartError(
             f"each sequence keeps {footprint.fixed_bytes / MIB:,.0f} MiB beside its tokens, and "
-            f"all may take {budget_bytes / MIB:,.0f} MiB: raise kv_memory_bytes"
+            f"all may take {budget_bytes / MIB:,.0f} MiB: raise --kv-cache-memory"
         )
     plan = plan_memory(
         [LayerShape(0, 1, footprint.token_bytes, 0)],
