@@ -29,6 +29,7 @@ from services.worker.engines.scripted import vocabulary
 from services.worker.engines.scripted.intake import make_job
 from services.worker.engines.scripted.jobs import Job, JobQueue
 from services.worker.engines.scripted.prompt import check_token_ids, prompt_text
+from services.worker.engines.scripted.sequence import Sequence as Choice
 from services.worker.engines.scripted.settings import ScriptedSettings
 from services.worker.engines.scripted.slots import Slots
 
@@ -195,7 +196,7 @@ class ScriptedEngine:
                 continue
             if not sequence.started:
                 has_worked = True
-                events.extend(sequence.start(job.prompt_tokens, now))
+                events.extend(sequence.start(job.prompt_tokens, job.cached_tokens, now))
             if sequence.ended is None and sequence.credit_tokens > 0:
                 has_worked = True
                 sequence.credit_tokens -= 1
@@ -206,8 +207,10 @@ class ScriptedEngine:
             if sequence.ended is None:
                 still_running.append(entry)
             else:
-                events.append(sequence.finish(job.prompt_tokens, job.arrived_s, now))
-                self._finish(job)
+                events.append(
+                    sequence.finish(job.prompt_tokens, job.cached_tokens, job.arrived_s, now)
+                )
+                self._finish(job, sequence)
         self._slots.entries = still_running
         if has_worked:
             interval = self._settings.pace.token_interval_s
@@ -216,9 +219,10 @@ class ScriptedEngine:
             self._step_due_s += interval
         return has_worked
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: Job, sequence: Choice) -> None:
         """One sequence of the job has ended."""
         self._slots.release(job, 1)
+        self._slots.keep([*job.prompt_token_ids, *sequence.output_token_ids()])
         job.finished += 1
         if job.finished == len(job.sequences):
             job.is_over = True

@@ -41,7 +41,7 @@ def make_job(request: EngineRequest, settings: ScriptedSettings, now_s: float) -
         )
         for index in range(sampling.choices)
     ]
-    return Job(request, len(token_ids), len(token_ids) + length.tokens, choices, now_s)
+    return Job(request, token_ids, len(token_ids) + length.tokens, choices, now_s)
 
 
 def _room_tokens(prompt_tokens: int, sampling: Sampling, settings: ScriptedSettings) -> int:

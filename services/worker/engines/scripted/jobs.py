@@ -15,14 +15,21 @@ class Job:
     """A request, and how many of its sequences have been admitted and have finished."""
 
     request: EngineRequest
-    prompt_tokens: int
+    prompt_token_ids: list[int]
     reserved_tokens: int
     """KV tokens that each running sequence of it takes."""
     sequences: list[Sequence]
     arrived_s: float
     admitted: int = 0
     finished: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that were in the prefix cache."""
     is_over: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How long the prompt is."""
+        return len(self.prompt_token_ids)
 
     @property
     def is_waiting(self) -> bool:

@@ -100,16 +100,22 @@ class Sequence:
         if so_far:
             self.unsent = _undelivered(echo + self._replay(so_far.token_ids), so_far)
 
-    def start(self, prompt_tokens: int, now_s: float) -> list[SequenceEvent]:
+    def output_token_ids(self) -> list[int]:
+        """What it has produced."""
+        return [self._token_at(position) for position in range(self.position)]
+
+    def start(self, prompt_tokens: int, cached_tokens: int, now_s: float) -> list[SequenceEvent]:
         """The prompt is computed."""
         self.started = True
         self.first_token_s = now_s
-        events = [self.event(Started(prompt_tokens))]
+        events = [self.event(Started(prompt_tokens, cached_tokens))]
         if self.unsent:
             events.append(self.event(Chunk(self.unsent, ())))
         return events
 
-    def finish(self, prompt_tokens: int, arrived_s: float, now_s: float) -> SequenceEvent:
+    def finish(
+        self, prompt_tokens: int, cached_tokens: int, arrived_s: float, now_s: float
+    ) -> SequenceEvent:
         """The event that tells how the sequence `ended`."""
         assert self.ended is not None
         timing = Timing(
@@ -121,7 +127,7 @@ class Sequence:
             reason=self.ended.reason,
             prompt_tokens=prompt_tokens,
             completion_tokens=self.position,
-            cached_tokens=0,
+            cached_tokens=cached_tokens,
             timing=timing,
             stop_string=self.ended.stop_string,
             stop_token_id=self.ended.stop_token_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.worker.engines.scripted.jobs import Job, JobQueue
+from services.worker.engines.scripted.prefix_cache import PrefixCache
 from services.worker.engines.scripted.sequence import Sequence
 from services.worker.engines.scripted.settings import ScriptedSettings
 
@@ -18,6 +19,7 @@ class Slots:
         self._max_running = settings.max_running
         self._kv_total_tokens = settings.kv_total_tokens
         self._pace = settings.pace
+        self._prefix_cache = PrefixCache()
         self._prefill_free_s = 0.0
 
     def admit(self, queue: JobQueue, now_s: float) -> None:
@@ -31,7 +33,7 @@ class Slots:
             if self.kv_used_tokens + job.reserved_tokens > self._kv_total_tokens:
                 return
             sequence = job.sequences[job.admitted]
-            prefill_tokens = sequence.position + (0 if job.admitted else job.prompt_tokens)
+            prefill_tokens = sequence.position if job.admitted else self._uncached(job, sequence)
             starts_s = max(now_s, self._prefill_free_s)
             sequence.admitted_s = now_s
             sequence.ready_s = starts_s + self._pace.prefill_time_s(prefill_tokens)
@@ -42,6 +44,22 @@ class Slots:
             job.admitted += 1
             if not job.is_waiting:
                 queue.leave()
+
+    def _uncached(self, job: Job, sequence: Sequence) -> int:
+        """How many tokens of the prompt and the output so far must be computed.
+
+        Prompts are computed one after another, so the next one may count on this one's blocks.
+        """
+        token_ids = [*job.prompt_token_ids, *sequence.output_token_ids()]
+        cached = self._prefix_cache.match(token_ids)
+        job.cached_tokens = min(cached, job.prompt_tokens)
+        self.keep(token_ids, job.reserved_tokens)
+        return len(token_ids) - cached
+
+    def keep(self, token_ids: list[int], more_tokens: int = 0) -> None:
+        """Keeps what was computed, where running sequences and `more_tokens` leave room."""
+        self._prefix_cache.keep(token_ids)
+        self._prefix_cache.shrink(self._kv_total_tokens - self.kv_used_tokens - more_tokens)
 
     def release(self, job: Job, sequences: int) -> None:
         """Frees what so many sequences of a job hold."""
