@@ -16,21 +16,20 @@ class Runner(Protocol):
     """Computes steps. For one thread."""
 
     def run(self, step: Rows[Work]) -> torch.Tensor:
-        """Logits `[sampling works, vocabulary]` in float32, in the order of the step.
+        """Logits in float32, `logit_rows` of each work, in the order of the step.
 
         May raise whatever a device or a model raises; running the same work again must then give
         what it would have given.
         """
         ...
 
-    def forget(self, sequence: Sequence, *, spoiled: bool = False) -> None:
-        """Drops what is kept of a sequence: it ended, or gave its place away.
+    def forget(self, sequence: Sequence) -> None:
+        """Drops what is kept of a sequence beside its blocks: it ended, or gave its place away.
 
-        Called before the scheduler takes its place, or, where the scheduler preempted it, right
-        after. Harmless where nothing is kept.
-
-        Args:
-            sequence: runs no more, or starts anew.
-            spoiled: it failed, and what it left may hold NaN.
+        Harmless where nothing is kept.
         """
+        ...
+
+    def clear(self, blocks: Rows[int]) -> None:
+        """Empties blocks of a sequence that failed: what it left may hold NaN."""
         ...

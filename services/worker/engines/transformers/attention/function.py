@@ -8,24 +8,22 @@ into the KV cache and reads from there what each token may see.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from services.worker.engines.transformers.attention import gathered
-from services.worker.engines.transformers.attention.kv_cache import KVCache, LayerCache
+from services.worker.engines.transformers.attention.kernels import BlockKernels
+from services.worker.engines.transformers.attention.kv_cache import KVCache
 from services.worker.engines.transformers.attention.layout import StepLayout
 from services.worker.engines.transformers.attention.rule import AttentionRule
 from services.worker.engines.transformers.checkpoint.memory import LayerShape
 
 ATTENTION_NAME = "tokenmesh_blocks"
-
-Decode = Callable[[torch.Tensor, LayerCache, StepLayout, AttentionRule], torch.Tensor]
-"""Attends for the decoding rows of a step: see `gathered.decode`."""
 
 
 @dataclass
@@ -34,7 +32,7 @@ class _Running(threading.local):
 
     layout: StepLayout | None = None
     cache: KVCache | None = None
-    decode: Decode = gathered.decode
+    kernels: BlockKernels = field(default_factory=gathered.GatheredKernels)
     shapes: list[LayerShape] | None = None
 
 
@@ -42,9 +40,9 @@ _running = _Running()
 
 
 @contextmanager
-def step_attention(layout: StepLayout, cache: KVCache, decode: Decode) -> Iterator[None]:
+def step_attention(layout: StepLayout, cache: KVCache, kernels: BlockKernels) -> Iterator[None]:
     """Within it, forward passes of this thread compute a step over a cache."""
-    _running.layout, _running.cache, _running.decode = layout, cache, decode
+    _running.layout, _running.cache, _running.kernels = layout, cache, kernels
     try:
         yield
     finally:
@@ -60,15 +58,6 @@ def shape_recording() -> Iterator[list[LayerShape]]:
         yield shapes
     finally:
         _running.shapes = None
-
-
-def decode_kernel(device: torch.device, cache_dtype: torch.dtype, threads: int) -> Decode:
-    """The fastest way to attend for decoding rows on a device."""
-    if device.type == "cpu" and cache_dtype in (torch.float32, torch.bfloat16):
-        from services.worker.engines.transformers.attention.cpu_decode import CpuDecode
-
-        return CpuDecode(threads)
-    return gathered.decode
 
 
 def _attend(
@@ -99,12 +88,12 @@ def _attend(
         _running.shapes.append(LayerShape(layer, len(key), key.shape[-1], value.shape[-1]))
         return gathered.attend_alone(query, key, value, rule).transpose(0, 1)[None], None
     kept = cache.layers[layer]
-    kept.keys[layout.block_ids, :, layout.offsets] = key.transpose(0, 1).to(kept.keys.dtype)
-    kept.values[layout.block_ids, :, layout.offsets] = value.transpose(0, 1).to(kept.values.dtype)
+    kernels = _running.kernels
+    kernels.store(kept, key.transpose(0, 1), value.transpose(0, 1), layout)
     parts = []
     if layout.decodes:
         rows = query[:, : layout.decodes].transpose(0, 1)
-        parts.append(_running.decode(rows, kept, layout, rule).to(query.dtype))
+        parts.append(kernels.decode(rows, kept, layout, rule).to(query.dtype))
     for span in layout.spans:
         reach = slice(span.row, span.row + span.length)
         if span.position == 0:

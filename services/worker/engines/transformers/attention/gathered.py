@@ -41,25 +41,37 @@ def attend_span(
     return _weigh(query[None], keys.to(query)[None], values.to(query)[None], mask, rule)[0]
 
 
-def decode(
-    query: torch.Tensor, cache: LayerCache, layout: StepLayout, rule: AttentionRule
-) -> torch.Tensor:
-    """Rows of one token each: `[rows, heads, value size]` of a query `[rows, heads, key size]`."""
-    tables = layout.tables.long()
-    rows, blocks = tables.shape
-    keys, values = cache.keys[tables], cache.values[tables]
-    kv_heads, block_tokens = keys.shape[2:4]
-    length = blocks * block_tokens
-    keys = keys.transpose(1, 2).reshape(rows, kv_heads, length, -1)
-    values = values.transpose(1, 2).reshape(rows, kv_heads, length, -1)
-    places = torch.arange(length, device=query.device)[None, :]
-    lengths = layout.lengths[:, None]
-    hidden = places >= lengths
-    if rule.window is not None:
-        hidden |= places < lengths - rule.window
-    mask = torch.zeros(hidden.shape, device=query.device).masked_fill_(hidden, float("-inf"))
-    weighed = _weigh(query[:, :, None], keys.to(query), values.to(query), mask[:, None, None], rule)
-    return weighed[:, :, 0]
+class GatheredKernels:
+    """Stores and attends with torch's own operations, on any device. See `BlockKernels`."""
+
+    def store(
+        self, cache: LayerCache, keys: torch.Tensor, values: torch.Tensor, layout: StepLayout
+    ) -> None:
+        """Puts the keys and values of a step into its blocks: `[tokens, kv heads, size]` each."""
+        cache.keys[layout.block_ids, :, :, layout.offsets] = keys.to(cache.keys.dtype)
+        cache.values[layout.block_ids, :, layout.offsets] = values.to(cache.values.dtype)
+
+    def decode(
+        self, query: torch.Tensor, cache: LayerCache, layout: StepLayout, rule: AttentionRule
+    ) -> torch.Tensor:
+        """Attends for rows of one token each: `[rows, heads, value size]`."""
+        tables = layout.tables.long()
+        rows, blocks = tables.shape
+        keys, values = cache.keys[tables].transpose(3, 4), cache.values[tables]
+        kv_heads, block_tokens = keys.shape[2:4]
+        length = blocks * block_tokens
+        keys = keys.transpose(1, 2).reshape(rows, kv_heads, length, -1)
+        values = values.transpose(1, 2).reshape(rows, kv_heads, length, -1)
+        places = torch.arange(length, device=query.device)[None, :]
+        lengths = layout.lengths[:, None]
+        hidden = places >= lengths
+        if rule.window is not None:
+            hidden |= places < lengths - rule.window
+        mask = torch.zeros(hidden.shape, device=query.device).masked_fill_(hidden, float("-inf"))
+        weighed = _weigh(
+            query[:, :, None], keys.to(query), values.to(query), mask[:, None, None], rule
+        )
+        return weighed[:, :, 0]
 
 
 def _weigh(

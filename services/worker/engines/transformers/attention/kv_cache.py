@@ -1,4 +1,4 @@
-"""The KV cache: for each layer, keys and values in blocks of BLOCK_TOKENS tokens.
+"""The KV cache: for each layer, keys and values in blocks of tokens.
 
 Which block holds what is the scheduler's business; here are only the tensors.
 """
@@ -14,7 +14,11 @@ from services.worker.engines.transformers.checkpoint.memory import LayerShape
 
 
 class LayerCache:
-    """What one layer keeps: keys `[blocks, kv heads, block tokens, key size]`, values alike.
+    """What one layer keeps, in blocks.
+
+    `keys` are `[blocks, kv heads, key size, block tokens]`: a block's keys lie dimension by
+    dimension, as scores are computed for many keys at once. `values` are
+    `[blocks, kv heads, block tokens, value size]`.
 
     `key_words` and `value_words` are the same memory for kernels that take NumPy arrays: float32,
     or the bits of bfloat16 as uint16. Only on a CPU.
@@ -29,7 +33,7 @@ class LayerCache:
 
     def gather(self, blocks: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of the first `tokens` keys and values of a table: `[kv heads, tokens, size]`."""
-        return _join(self.keys[blocks], tokens), _join(self.values[blocks], tokens)
+        return _join(self.keys[blocks].transpose(2, 3), tokens), _join(self.values[blocks], tokens)
 
 
 class KVCache:
@@ -41,18 +45,16 @@ class KVCache:
         *,
         blocks: int,
         block_tokens: int,
-        slot_blocks: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         self.block_tokens = block_tokens
-        self.slot_blocks = slot_blocks
         self.layers: dict[int, LayerCache] = {}
         for layer in layers:
-            shape = (blocks, layer.kv_heads, block_tokens)
+            shape = (blocks, layer.kv_heads)
             self.layers[layer.layer] = LayerCache(
-                _zeros((*shape, layer.key_size), dtype, device),
-                _zeros((*shape, layer.value_size), dtype, device),
+                _zeros((*shape, layer.key_size, block_tokens), dtype, device),
+                _zeros((*shape, block_tokens, layer.value_size), dtype, device),
             )
 
     def clear(self, blocks: Iterable[int]) -> None:

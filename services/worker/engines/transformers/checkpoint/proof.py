@@ -12,9 +12,9 @@ from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.attention.function import (
     ATTENTION_NAME,
-    decode_kernel,
     shape_recording,
 )
+from services.worker.engines.transformers.attention.kernels import choose_kernels
 from services.worker.engines.transformers.attention.kv_cache import KVCache
 from services.worker.engines.transformers.attention.layout import Piece
 from services.worker.engines.transformers.checkpoint.device import kv_budget_bytes, kv_dtype
@@ -24,13 +24,18 @@ from services.worker.engines.transformers.checkpoint.memory import (
     MemoryPlan,
     plan_memory,
 )
+from services.worker.engines.transformers.layers.fusion import (
+    fuse_linears,
+    restore_linears,
+    shared_inputs,
+)
+from services.worker.engines.transformers.layers.products import fastest_product
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.runner import Runner
 
 log = structlog.get_logger()
 
 _PROBE_TOKENS = 8
-_BLOCK_TOKENS = 32
 _TOLERANCE = {torch.float32: 1e-3}
 _TOLERANCE_16_BIT = 0.1
 
@@ -59,7 +64,9 @@ def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMod
         StartError: the model does not run at all, or the KV cache does not fit.
     """
     probe = _probe_tokens(checkpoint)
-    reference = _logits(checkpoint, probe)
+    with shared_inputs(checkpoint.model) as groups:
+        reference = _logits(checkpoint, probe)
+    _fuse(checkpoint, groups, probe, reference)
     layers = _replace_attention(checkpoint, probe)
     dtype = kv_dtype(checkpoint.device, checkpoint.dtype)
     plan = plan_memory(
@@ -71,23 +78,21 @@ def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMod
         model_context_tokens=checkpoint.context_length_tokens,
         context_length_tokens=settings.context_length_tokens,
     )
-    slot_blocks = -(-plan.context_length_tokens // _BLOCK_TOKENS)
     cache = KVCache(
         layers,
-        blocks=plan.slots * slot_blocks,
-        block_tokens=_BLOCK_TOKENS,
-        slot_blocks=slot_blocks,
+        blocks=plan.blocks,
+        block_tokens=plan.block_tokens,
         dtype=dtype,
         device=checkpoint.device,
     )
-    decode = decode_kernel(checkpoint.device, dtype, torch.get_num_threads())
-    runner = ModelRunner(checkpoint.model, cache, decode, checkpoint.device)
+    kernels = choose_kernels(checkpoint.device, dtype, torch.get_num_threads())
+    runner = ModelRunner(checkpoint.model, cache, kernels, checkpoint.device)
     try:
         difference = _step_difference(runner, probe, reference)
     except Exception as error:
         log.debug("cannot run in steps", exc_info=True)
         raise NotPagedError(f"it does not run in steps: {error!r}") from error
-    if not difference <= _TOLERANCE.get(checkpoint.dtype, _TOLERANCE_16_BIT):
+    if not difference <= _tolerance(checkpoint):
         raise NotPagedError(
             f"run in steps, its logits differ by {difference:.1%} from what it computes by itself"
         )
@@ -119,6 +124,34 @@ def _logits(checkpoint: Checkpoint, token_ids: Sequence[int]) -> torch.Tensor:
     return logits[0].float()
 
 
+def _fuse(
+    checkpoint: Checkpoint,
+    groups: Sequence[Sequence[str]],
+    probe: Sequence[int],
+    reference: torch.Tensor,
+) -> None:
+    """Makes the linear layers fast, and takes that back where they then compute something else."""
+    fuse_linears(checkpoint.model, groups, fastest_product)
+    try:
+        difference = _relative_difference(_logits(checkpoint, probe), reference)
+    except StartError:
+        log.debug("cannot run with fused layers", exc_info=True)
+        difference = float("inf")
+    if not difference <= _tolerance(checkpoint):
+        log.info("linear layers stay as they are: fused, they compute something else")
+        restore_linears(checkpoint.model)
+
+
+def _tolerance(checkpoint: Checkpoint) -> float:
+    # bitsandbytes rounds inputs by what else is in the step.
+    exact = not checkpoint.quantization
+    return _TOLERANCE.get(checkpoint.dtype, _TOLERANCE_16_BIT) if exact else _TOLERANCE_16_BIT
+
+
+def _relative_difference(computed: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((computed - reference).norm() / reference.norm())
+
+
 def _replace_attention(checkpoint: Checkpoint, probe: Sequence[int]) -> list[LayerShape]:
     """Puts ours in the attention's place. Returns what each layer will keep of a token."""
     model = checkpoint.model
@@ -144,7 +177,7 @@ def _step_difference(runner: ModelRunner, probe: Sequence[int], reference: torch
             runner.forward(probe[last:], [Piece([0], last, 1)], [], [0]),
         ]
     )
-    return float((computed - reference).norm() / reference.norm())
+    return _relative_difference(computed, reference)
 
 
 def log_plan(checkpoint: Checkpoint, plan: MemoryPlan, settings: EngineSettings) -> None:

@@ -34,9 +34,12 @@ class SerialRunner:
             return torch.empty((0, self._vocabulary_size), device=self._model.device)
         return torch.stack(rows)
 
-    def forget(self, sequence: Sequence, *, spoiled: bool = False) -> None:
+    def forget(self, sequence: Sequence) -> None:
         """Drops the sequence's cache."""
         self._generations.pop(sequence, None)
+
+    def clear(self, blocks: Rows[int]) -> None:
+        """Does nothing: blocks only count memory here."""
 
     def _next_logits(self, sequence: Sequence) -> torch.Tensor:
         computed, end = sequence.computed_tokens, sequence.total_tokens

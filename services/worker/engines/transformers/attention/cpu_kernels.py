@@ -1,4 +1,4 @@
-"""Attention of decoding rows on a CPU, straight from the blocks of the KV cache.
+"""Attention over the blocks of the KV cache on a CPU, for decoding rows.
 
 torch has no attention over block tables on a CPU, and copying blocks together first costs several
 times what attending does: decoding is bound by memory. So these loops are our own, compiled by
@@ -18,29 +18,40 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
-from services.worker.engines.transformers.attention.kv_cache import LayerCache
+from services.worker.engines.transformers.attention.kv_cache import LayerCache, words
 from services.worker.engines.transformers.attention.layout import StepLayout
 from services.worker.engines.transformers.attention.rule import AttentionRule
+from services.worker.engines.transformers.checkpoint.memory import BLOCK_TOKENS
 
 _NO_SINKS = np.empty(0, dtype=np.float32)
 _one_at_a_time = threading.Lock()
 """Numba's own threads serve one caller at a time, and end the process when two come."""
 
 
-class CpuDecode:
-    """Attends for decoding rows with compiled loops. Any thread may call it."""
+class CpuKernels:
+    """Stores and attends with compiled loops. Any thread may call them. See `BlockKernels`."""
 
     def __init__(self, threads: int) -> None:
         self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)
 
-    def __call__(
+    def store(
+        self, cache: LayerCache, keys: torch.Tensor, values: torch.Tensor, layout: StepLayout
+    ) -> None:
+        """Puts the keys and values of a step into its blocks: `[tokens, kv heads, size]` each."""
+        dtype = cache.keys.dtype
+        block_ids, offsets = layout.block_ids.numpy(), layout.offsets.numpy()
+        _store_keys(words(keys.to(dtype).contiguous()), block_ids, offsets, cache.key_words)
+        _store_values(words(values.to(dtype).contiguous()), block_ids, offsets, cache.value_words)
+
+    def decode(
         self, query: torch.Tensor, cache: LayerCache, layout: StepLayout, rule: AttentionRule
     ) -> torch.Tensor:
         """`[rows, heads, value size]` in float32, of a query `[rows, heads, key size]`."""
         rows, heads, _ = query.shape
-        kv_heads, value_size = cache.keys.shape[1], cache.values.shape[3]
+        value_size = cache.values.shape[3]
         out = np.empty((rows, heads, value_size), dtype=np.float32)
-        scores = np.empty((self._threads, heads // kv_heads, layout.max_length), dtype=np.float32)
+        room = layout.tables.shape[1] * BLOCK_TOKENS
+        scores = np.empty((self._threads, heads, room), dtype=np.float32)
         sinks = _NO_SINKS if rule.sinks is None else rule.sinks.float().numpy()
         with _one_at_a_time:
             numba.set_num_threads(self._threads)
@@ -53,7 +64,7 @@ class CpuDecode:
                 sinks,
                 np.float32(rule.scale),
                 np.float32(rule.softcap or 0),
-                layout.max_length if rule.window is None else rule.window,
+                room if rule.window is None else rule.window,
                 scores,
                 out,
             )
@@ -118,6 +129,24 @@ def _exp(x: Any) -> Any:
     return series * power
 
 
+@_compiled()
+def _store_keys(keys: Any, block_ids: Any, offsets: Any, cache: Any) -> None:
+    for token in range(len(keys)):
+        block, offset = cache[block_ids[token]], offsets[token]
+        for head in range(keys.shape[1]):
+            for at in range(keys.shape[2]):
+                block[head, at, offset] = keys[token, head, at]
+
+
+@_compiled()
+def _store_values(values: Any, block_ids: Any, offsets: Any, cache: Any) -> None:
+    for token in range(len(values)):
+        block, offset = cache[block_ids[token]], offsets[token]
+        for head in range(values.shape[1]):
+            for at in range(values.shape[2]):
+                block[head, offset, at] = values[token, head, at]
+
+
 @_compiled(parallel=True)
 def _attend(
     query: Any,
@@ -132,73 +161,144 @@ def _attend(
     scores: Any,
     out: Any,
 ) -> None:
-    """One unit of work is a row and a head of keys, with all heads of the query that share it."""
+    """See `CpuKernels.decode`. `scores` is room for each thread: `[threads, heads, keys]`."""
     kv_heads = keys.shape[1]
     groups = query.shape[1] // kv_heads
     threads = scores.shape[0]
+    # Many rows are a thread's each; of few rows each thread takes some heads.
+    parts = 1 if len(lengths) >= 4 * threads else min(threads, kv_heads)
     total = 0
     for row in range(len(lengths)):
-        total += min(lengths[row], window)
+        total += parts * min(lengths[row], window)
     for thread in prange(threads):
-        # Each thread takes the units that begin within its share of all keys.
-        first, last = thread * total * kv_heads, (thread + 1) * total * kv_heads
+        # A thread takes what begins within its share of all keys.
+        first, last = thread * total, (thread + 1) * total
         begun = 0
         for row in range(len(lengths)):
             keys_seen = min(lengths[row], window)
-            for kv_head in range(kv_heads):
+            for part in range(parts):
                 if first <= begun * threads < last:
-                    _attend_unit(
-                        query[row, kv_head * groups : (kv_head + 1) * groups],
+                    head, end_head = part * kv_heads // parts, (part + 1) * kv_heads // parts
+                    heads = slice(head * groups, end_head * groups)
+                    _attend_part(
+                        query[row, heads],
                         keys,
                         values,
+                        head,
+                        groups,
                         tables[row],
                         lengths[row] - keys_seen,
                         lengths[row],
-                        kv_head,
-                        sinks[kv_head * groups : (kv_head + 1) * groups],
+                        sinks[heads],
                         scale,
                         softcap,
                         scores[thread],
-                        out[row, kv_head * groups : (kv_head + 1) * groups],
+                        out[row, heads],
                     )
                 begun += keys_seen
 
 
 @_compiled()
-def _attend_unit(
+def _attend_part(
     query: Any,
     keys: Any,
     values: Any,
+    kv_head: Any,
+    groups: Any,
     table: Any,
     start: Any,
     end: Any,
-    kv_head: Any,
     sinks: Any,
     scale: Any,
     softcap: Any,
     scores: Any,
     out: Any,
 ) -> None:
-    """Heads that share keys, over the keys from `start` up to `end`."""
-    groups, size = query.shape
-    value_size = out.shape[1]
-    block_tokens = keys.shape[2]
-    for place in range(start, end):
-        key = keys[table[place // block_tokens], kv_head, place % block_tokens]
-        for group in range(groups):
-            score = np.float32(0)
-            for at in range(size):
-                score += query[group, at] * _widen(key[at])
-            scores[group, place] = score * scale
-    for group in range(groups):
-        _soften(scores[group, start:end], sinks[group : group + 1], softcap)
+    """Some heads of a row, over the keys from `start` up to `end`: block by block, as they lie."""
+    first, last = start // BLOCK_TOKENS, (end - 1) // BLOCK_TOKENS + 1
+    for at in range(first, last):
+        for head in range(len(query)):
+            block = keys[table[at], kv_head + head // groups]
+            _score(query[head], block, scale, scores[head, at * BLOCK_TOKENS :])
     out[:] = 0
-    for place in range(start, end):
-        value = values[table[place // block_tokens], kv_head, place % block_tokens]
-        for group in range(groups):
-            weight = scores[group, place]
-            for at in range(value_size):
-                out[group, at] += weight * _widen(value[at])
+    for head in range(len(query)):
+        row = scores[head]
+        _soften(row[start:end], sinks[head : head + 1], softcap)
+        row[first * BLOCK_TOKENS : start] = 0
+        row[end : last * BLOCK_TOKENS] = 0
+    for at in range(first, last):
+        for head in range(len(query)):
+            block = values[table[at], kv_head + head // groups]
+            _mix(scores[head, at * BLOCK_TOKENS :], block, out[head])
+
+
+# Eight rows at a time, written out: so that sums stay in registers for eight additions, and what
+# the compiler makes of the innermost loop are whole vectors.
+
+
+@_compiled()
+def _score(query: Any, block: Any, scale: Any, out: Any) -> None:
+    """Scores of one block's keys, which lie dimension by dimension."""
+    for token in range(BLOCK_TOKENS):
+        out[token] = 0
+    size = len(query)
+    for at in range(0, size - 7, 8):
+        q0, q1, q2, q3 = (
+            query[at] * scale,
+            query[at + 1] * scale,
+            query[at + 2] * scale,
+            query[at + 3] * scale,
+        )
+        q4, q5, q6, q7 = (
+            query[at + 4] * scale,
+            query[at + 5] * scale,
+            query[at + 6] * scale,
+            query[at + 7] * scale,
+        )
+        for token in range(BLOCK_TOKENS):
+            out[token] += (
+                q0 * _widen(block[at, token])
+                + q1 * _widen(block[at + 1, token])
+                + q2 * _widen(block[at + 2, token])
+                + q3 * _widen(block[at + 3, token])
+                + q4 * _widen(block[at + 4, token])
+                + q5 * _widen(block[at + 5, token])
+                + q6 * _widen(block[at + 6, token])
+                + q7 * _widen(block[at + 7, token])
+            )
+    for at in range(size - size % 8, size):
+        number = query[at] * scale
+        for token in range(BLOCK_TOKENS):
+            out[token] += number * _widen(block[at, token])
+
+
+@_compiled()
+def _mix(weights: Any, block: Any, out: Any) -> None:
+    """Adds one block's values, weighed, to `out`."""
+    for token in range(0, BLOCK_TOKENS, 8):
+        w0, w1, w2, w3 = (
+            weights[token],
+            weights[token + 1],
+            weights[token + 2],
+            weights[token + 3],
+        )
+        w4, w5, w6, w7 = (
+            weights[token + 4],
+            weights[token + 5],
+            weights[token + 6],
+            weights[token + 7],
+        )
+        for at in range(len(out)):
+            out[at] += (
+                w0 * _widen(block[token, at])
+                + w1 * _widen(block[token + 1, at])
+                + w2 * _widen(block[token + 2, at])
+                + w3 * _widen(block[token + 3, at])
+                + w4 * _widen(block[token + 4, at])
+                + w5 * _widen(block[token + 5, at])
+                + w6 * _widen(block[token + 6, at])
+                + w7 * _widen(block[token + 7, at])
+            )
 
 
 @_compiled()

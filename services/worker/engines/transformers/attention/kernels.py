@@ -1,0 +1,44 @@
+"""What a device must be able to do with the blocks of a KV cache, and who does it best."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from services.worker.engines.transformers.attention.gathered import GatheredKernels
+from services.worker.engines.transformers.attention.kv_cache import LayerCache
+from services.worker.engines.transformers.attention.layout import StepLayout
+from services.worker.engines.transformers.attention.rule import AttentionRule
+
+
+class BlockKernels(Protocol):
+    """Writes and reads one layer's blocks."""
+
+    def store(
+        self, cache: LayerCache, keys: torch.Tensor, values: torch.Tensor, layout: StepLayout
+    ) -> None:
+        """Puts the keys and values of a step into its blocks: `[tokens, kv heads, size]` each."""
+        ...
+
+    def decode(
+        self, query: torch.Tensor, cache: LayerCache, layout: StepLayout, rule: AttentionRule
+    ) -> torch.Tensor:
+        """Attends for the decoding rows: `[rows, heads, value size]`.
+
+        Args:
+            query: `[rows, heads, key size]`.
+            cache: holds their own keys and values, too.
+            layout: their block tables and lengths.
+            rule: how keys are weighed.
+        """
+        ...
+
+
+def choose_kernels(device: torch.device, cache_dtype: torch.dtype, threads: int) -> BlockKernels:
+    """The fastest on a device."""
+    if device.type == "cpu" and cache_dtype in (torch.float32, torch.bfloat16):
+        from services.worker.engines.transformers.attention.cpu_kernels import CpuKernels
+
+        return CpuKernels(threads)
+    return GatheredKernels()

@@ -1,0 +1,1 @@
+"""Layers that compute what a model's own do, faster."""
