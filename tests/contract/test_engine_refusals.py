@@ -15,10 +15,12 @@ from services.mesh.errors import (
 )
 from services.worker.engines.base import (
     ChatPrompt,
+    Constraint,
     Prompt,
 )
 from tests.contract.conftest import MAX_RUNNING, MAX_WAITING
 from tests.contract.engine_client import EngineClient
+from tests.contract.engine_requests import skip_unless, unsupported
 from tests.models import CONTEXT_TOKENS
 
 
@@ -60,17 +62,32 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
+            ("constraint", Constraint("regex", "a+")),
             ("prompt_top_logprobs", 1),
-            ("constraint", object()),
             ("best_of", 3),
             ("bad_words", ["a"]),
         ],
     )
-    async def test_what_no_engine_can_do_yet(
+    async def test_what_an_engine_cannot_do(
         self, client: EngineClient, field: str, value: Any
     ) -> None:
+        if field not in unsupported(client):
+            await self._is_done(client, field, value)
+            return
         with pytest.raises(UnsupportedError) as refused:
             await client.submit(**{field: value})
+        assert refused.value.field == f"sampling.{field}"
+
+    @staticmethod
+    async def _is_done(client: EngineClient, field: str, value: Any) -> None:
+        output = await client.run(max_tokens=2, ignore_eos=True, **{field: value})
+        assert output.finished.completion_tokens >= 2
+
+    @pytest.mark.parametrize("field", ["stop", "bad_words"])
+    async def test_a_list_of_ten_thousand_strings(self, client: EngineClient, field: str) -> None:
+        skip_unless(client, field)
+        with pytest.raises(InvalidRequestError, match="10000 strings: at most") as refused:
+            await client.submit(**{field: [f"word {number}" for number in range(10_000)]})
         assert refused.value.field == f"sampling.{field}"
 
     @pytest.mark.parametrize("prompt", ["", (), ChatPrompt([]), (10**6,), (-1,)])

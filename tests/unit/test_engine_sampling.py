@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from services.mesh.errors import InvalidRequestError
+from services.mesh.errors import InternalError, InvalidRequestError
 from services.worker.engines.base import Sampling
 from services.worker.engines.detokenizer import ByteDetokenizer
 from services.worker.engines.randomness import uniform
 from services.worker.engines.sampling import resolve_sampling
-from services.worker.engines.transformers.sampling.sampler import Sampler
+from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
 from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
 from services.worker.engines.transformers.text.output import Output
 
@@ -95,13 +95,20 @@ def sequence(
 
 
 def sampler(vocabulary: int = VOCABULARY) -> Sampler:
-    return Sampler(256, vocabulary, torch.device("cpu"))
+    return Sampler(vocabulary, torch.device("cpu"))
+
+
+def sample(one: Sampler, rows: list[Sequence], logits: torch.Tensor) -> list[Sampled]:
+    outcomes = one.sample(rows, logits)
+    sampled = [each for each in outcomes if isinstance(each, Sampled)]
+    assert len(sampled) == len(outcomes), outcomes
+    return sampled
 
 
 def draws(logits: torch.Tensor, count: int = 256, **fields: Any) -> Counter[int]:
     """Tokens drawn from one distribution by sequences of different seeds."""
     rows = [sequence(slot, seed=slot, **fields) for slot in range(count)]
-    sampled = sampler(len(logits)).sample(rows, logits.repeat(count, 1))
+    sampled = sample(sampler(len(logits)), rows, logits.repeat(count, 1))
     return Counter(each.token_id for each in sampled)
 
 
@@ -114,7 +121,7 @@ class TestSampler:
     def test_frequencies_follow_the_probabilities(self) -> None:
         rows = [sequence(0, seed=seed, temperature=0.5) for seed in range(8000)]
         logits = torch.tensor([1.0, 0.0, 0.5, -1.0])
-        sampled = sampler(4).sample(rows, logits.repeat(len(rows), 1))
+        sampled = sample(sampler(4), rows, logits.repeat(len(rows), 1))
         counts = Counter(each.token_id for each in sampled)
         expected = torch.softmax(logits / 0.5, -1).tolist()
         for token_id, probability in enumerate(expected):
@@ -161,16 +168,18 @@ class TestSampler:
             sequence(4, seed=5, min_p=0.1, top_k=5),
             sequence(5, seed=6, repetition_penalty=1.5, output_ids=(3, 4, 4)),
         ]
-        together = sampler(LARGE_VOCABULARY).sample(rows, logits.clone())
+        together = sample(sampler(LARGE_VOCABULARY), rows, logits.clone())
         for number, row in enumerate(rows):
-            (alone,) = sampler(LARGE_VOCABULARY).sample([row], logits[number : number + 1].clone())
+            (alone,) = sample(sampler(LARGE_VOCABULARY), [row], logits[number : number + 1].clone())
             assert alone == together[number]
 
     def test_equally_likely_tokens_are_ordered_by_id(self) -> None:
         logits = torch.zeros(LARGE_VOCABULARY)
         for seed in range(20):
-            (one,) = sampler(LARGE_VOCABULARY).sample(
-                [sequence(0, seed=seed, top_k=LARGE_VOCABULARY)], logits[None].clone()
+            (one,) = sample(
+                sampler(LARGE_VOCABULARY),
+                [sequence(0, seed=seed, top_k=LARGE_VOCABULARY)],
+                logits[None].clone(),
             )
             assert one.token_id == int(uniform(seed, 0, 0) * LARGE_VOCABULARY)
 
@@ -181,12 +190,12 @@ class TestSampler:
             sequence(2, seed=1, choice_index=1),
         ]
         logits = torch.zeros(3, LARGE_VOCABULARY)
-        drawn = [each.token_id for each in sampler(LARGE_VOCABULARY).sample(rows, logits)]
+        drawn = [each.token_id for each in sample(sampler(LARGE_VOCABULARY), rows, logits)]
         assert len(set(drawn)) == 3
 
     def test_logit_bias_decides(self) -> None:
         rows = [sequence(0, temperature=0.0, logit_bias={7: 100.0}), sequence(1, temperature=0.0)]
-        sampled = sampler().sample(rows, ramp().repeat(2, 1))
+        sampled = sample(sampler(), rows, ramp().repeat(2, 1))
         assert [each.token_id for each in sampled] == [7, 0]
 
     def test_the_end_is_impossible_before_min_tokens(self) -> None:
@@ -200,7 +209,7 @@ class TestSampler:
             sequence(1, output_ids=(9,), **fields),
             sequence(2, output_ids=(9, 9), **fields),
         ]
-        assert [each.token_id for each in sampler().sample(rows, likely)] == [4, 2, 2]
+        assert [each.token_id for each in sample(sampler(), rows, likely)] == [4, 2, 2]
 
     def test_penalties_are_those_of_the_prompt_and_the_output(self) -> None:
         prompt_ids, output_ids = (5, 6), (6, 7, 7)
@@ -213,7 +222,7 @@ class TestSampler:
         logits = torch.full((1, VOCABULARY), -5.0)
         logits[0, 5:9] = torch.tensor([4.0, 4.0, 4.0, -1.0])
         row = sequence(0, prompt_ids, output_ids, **fields)
-        sampler().sample([row], logits)
+        sample(sampler(), [row], logits)
         # 5: the prompt's; 6: both; 7: twice in the output; 8: nowhere.
         assert logits[0, 5:9].tolist() == pytest.approx([2.0, 1.25, 0.75, -1.0])
 
@@ -222,15 +231,30 @@ class TestSampler:
         one = sampler()
         row = sequence(0, **fields)
         for _ in range(4):
-            (drawn,) = one.sample([row], ramp()[None].clone())
+            (drawn,) = sample(one, [row], ramp()[None].clone())
             row.output.take(drawn.token_id)
         # Each token is worth a penalty of ten ranks, so the next takes its place.
         assert row.output.token_ids == [0, 1, 2, 3]
-        (fresh,) = one.sample([sequence(0, **fields)], ramp()[None].clone())
+        (fresh,) = sample(one, [sequence(0, **fields)], ramp()[None].clone())
         assert fresh.token_id == 0
 
-    def test_nan_is_an_error(self) -> None:
-        logits = torch.zeros(2, VOCABULARY)
-        logits[1, 3] = float("nan")
-        with pytest.raises(FloatingPointError):
-            sampler().sample([sequence(0), sequence(1)], logits)
+    @pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("temperature", [0.0, 1.0])
+    def test_a_row_that_is_no_number_fails_alone(self, spoilt: float, temperature: float) -> None:
+        torch.manual_seed(1)
+        logits = torch.randn(4, LARGE_VOCABULARY)
+        fields: list[dict[str, Any]] = [{}, {"top_p": 0.9}, {"top_p": 0.5}, {"top_logprobs": 2}]
+        rows = [
+            sequence(slot, seed=slot, temperature=temperature, **each)
+            for slot, each in enumerate(fields)
+        ]
+        sound = sampler(LARGE_VOCABULARY).sample(rows, logits.clone())
+        logits[1, 33] = spoilt
+        sampled = sampler(LARGE_VOCABULARY).sample(rows, logits)
+        assert isinstance(sampled[1], InternalError)
+        assert "no finite numbers" in str(sampled[1])
+        assert [sampled[row] for row in (0, 2, 3)] == [sound[row] for row in (0, 2, 3)]
+
+    def test_a_row_without_any_number_fails(self) -> None:
+        (outcome,) = sampler().sample([sequence(0)], torch.full((1, VOCABULARY), -float("inf")))
+        assert isinstance(outcome, InternalError)

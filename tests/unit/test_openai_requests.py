@@ -318,7 +318,6 @@ def test_every_kind_of_prompt(prompt: Any, expected: list[Any]) -> None:
         ({"prompt": [-1]}, "prompt[0]"),
         ({"prompt": ["p"] * (MAX_PROMPTS + 1)}, "prompt"),
         ({"suffix": "s"}, "suffix"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"logprobs": -1}, "logprobs"),
         ({"best_of": 0}, "best_of"),
         ({"best_of": 3, "stream": True}, "best_of"),
@@ -336,3 +335,10 @@ def test_completion_defaults() -> None:
     assert not request.echo
     (logprobs,) = complete(logprobs=0)
     assert logprobs.sampling.HasField("top_logprobs")
+    assert not logprobs.sampling.HasField("prompt_top_logprobs")
+
+
+def test_log_probabilities_of_an_echo_are_those_of_the_prompt_too() -> None:
+    (request,) = complete(logprobs=3, echo=True)
+    assert request.echo
+    assert (request.sampling.top_logprobs, request.sampling.prompt_top_logprobs) == (3, 3)

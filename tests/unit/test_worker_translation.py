@@ -18,6 +18,7 @@ from services.mesh.status import from_status
 from services.worker.engines.base import (
     ChatPrompt,
     Chunk,
+    Constraint,
     EngineRequest,
     Failed,
     Finished,
@@ -100,9 +101,34 @@ def test_sampling_holds_what_was_set_and_no_more() -> None:
 
 
 def test_engines_know_every_sampling_field_by_its_name_in_the_proto() -> None:
-    refused = {"bad_words", "best_of", "prompt_top_logprobs", "constraint"}
     names = {each.name for each in generation_pb2.SamplingParameters.DESCRIPTOR.fields}
-    assert names - refused == set(Sampling.__dataclass_fields__)
+    assert names == set(Sampling.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "translated"),
+    [
+        ({"json_object": {}}, Constraint("json_object")),
+        ({"json_schema": {"name": "n", "schema": "{}"}}, Constraint("json_schema", "{}")),
+        ({"regex": "a+"}, Constraint("regex", "a+")),
+        ({"grammar": "root ::= x"}, Constraint("grammar", "root ::= x")),
+        ({"choices": {"values": ["a", "b"]}}, Constraint("choices", choices=("a", "b"))),
+    ],
+)
+def test_a_constraint_becomes_a_plain_one(
+    constraint: dict[str, Any], translated: Constraint
+) -> None:
+    sampling = json_format.ParseDict(
+        {"constraint": constraint}, generation_pb2.SamplingParameters()
+    )
+    assert sampling_fields(sampling) == {"constraint": translated}
+
+
+def test_a_constraint_without_a_form_is_refused() -> None:
+    sampling = generation_pb2.SamplingParameters(constraint=generation_pb2.Constraint())
+    with pytest.raises(InvalidRequestError) as refused:
+        sampling_fields(sampling)
+    assert refused.value.field == "sampling.constraint"
 
 
 def test_token_ids_are_a_prompt() -> None:

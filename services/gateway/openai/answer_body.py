@@ -65,7 +65,10 @@ class AnswerBody(ABC):
             kind = each.WhichOneof("event")
             index = prompt_index * self._choices_per_prompt + each.choice_index
             choice = self._choices.setdefault(index, CollectedChoice())
-            if kind == "chunk":
+            if kind == "started":
+                # Those of the prompt come first.
+                choice.logprobs.extend(each.started.prompt_logprobs)
+            elif kind == "chunk":
                 choice.add(each.chunk)
             elif kind == "finished":
                 choice.finish_reason = finish_reason(each.finished.reason)

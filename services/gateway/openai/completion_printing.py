@@ -13,6 +13,7 @@ from services.gateway.openai.envelope import Envelope, finish_reason
 from services.gateway.openai.json_text import DONE, event, quoted
 from services.gateway.openai.logprobs import CompletionLogprobs
 from services.gateway.openai.usage import UsageSum
+from tokenmesh.mesh.v1.generation_pb2 import TokenLogprob
 from tokenmesh.worker.v1 import worker_pb2
 
 KIND = "text_completion"
@@ -28,6 +29,8 @@ class CompletionStream:
         self._closing = '],"usage":null}' if include_usage else "]}"
         self._usage = UsageSum()
         self._logprobs: dict[int, CompletionLogprobs] = {}
+        self._prompts: dict[int, list[TokenLogprob]] = {}
+        """Those of echoed prompts, until their text comes."""
 
     def print(self, prompt_index: int, events: Sequence[worker_pb2.SequenceEvent]) -> bytes:
         """The server-sent events for what came; empty when there is nothing to tell yet."""
@@ -35,7 +38,10 @@ class CompletionStream:
         for each in events:
             kind = each.WhichOneof("event")
             index = prompt_index * self._choices_per_prompt + each.choice_index
-            if kind == "chunk":
+            if kind == "started":
+                if each.started.prompt_logprobs:
+                    self._prompts[index] = list(each.started.prompt_logprobs)
+            elif kind == "chunk":
                 if each.chunk.text or each.chunk.logprobs:
                     printed.append(self._text(index, each.chunk))
             elif kind == "finished":
@@ -51,9 +57,10 @@ class CompletionStream:
         return event(f'{self._opening}[],"usage":{self._usage.json()}}}') + DONE
 
     def _text(self, index: int, chunk: worker_pb2.Chunk) -> bytes:
-        if not chunk.logprobs:
+        tokens = [*self._prompts.pop(index, ()), *chunk.logprobs]
+        if not tokens:
             return self._chunk(index, quoted(chunk.text), "null", "null")
-        logprobs = self._logprobs.setdefault(index, CompletionLogprobs()).print(chunk.logprobs)
+        logprobs = self._logprobs.setdefault(index, CompletionLogprobs()).print(tokens)
         return self._chunk(index, quoted(chunk.text), logprobs, "null")
 
     def _chunk(self, index: int, text: str, logprobs: str, reason: str) -> bytes:

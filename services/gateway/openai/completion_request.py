@@ -29,11 +29,6 @@ def read_completion_requests(request: CreateCompletionRequest) -> list[CompleteR
         raise InvalidRequestError(
             "Unsupported parameter: 'suffix'. No model here inserts text.", field="suffix"
         )
-    if request.echo and request.HasField("logprobs"):
-        raise InvalidRequestError(
-            "Unsupported parameter: 'echo' together with 'logprobs' is not offered here.",
-            field="echo",
-        )
     sampling = _sampling(request)
     prompts = _prompts(request.prompt)
     if len(prompts) > MAX_PROMPTS:
@@ -68,6 +63,8 @@ def _sampling(request: CreateCompletionRequest) -> SamplingParameters:
         sampling.max_tokens = unsigned("max_tokens", request.max_tokens, at_least=1)
     if request.HasField("logprobs"):
         sampling.top_logprobs = unsigned("logprobs", request.logprobs)
+        if request.echo:
+            sampling.prompt_top_logprobs = sampling.top_logprobs
     if request.HasField("best_of"):
         sampling.best_of = unsigned("best_of", request.best_of, at_least=1)
         if request.stream and request.best_of > max(1, request.n):

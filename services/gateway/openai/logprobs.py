@@ -13,6 +13,9 @@ IMPOSSIBLE_LOGPROB = -9999.0
 
 
 def _number(logprob: float) -> str:
+    """A prompt's first token, which nothing stands before, has none: NaN becomes null."""
+    if math.isnan(logprob):
+        return "null"
     return repr(logprob if math.isfinite(logprob) else IMPOSSIBLE_LOGPROB)
 
 
@@ -32,6 +35,12 @@ def chat_logprobs(tokens: Iterable[TokenLogprob]) -> str:
     return f'{{"content":{array(content)},"refusal":null}}'
 
 
+def _tops(token: TokenLogprob) -> str:
+    if math.isnan(token.logprob):
+        return "null"
+    return "{" + ",".join(f"{quoted(top.text)}:{_number(top.logprob)}" for top in token.top) + "}"
+
+
 class CompletionLogprobs:
     """Prints the `logprobs` of a completion's choice, whose offsets run over all its chunks."""
 
@@ -44,10 +53,7 @@ class CompletionLogprobs:
         for token in tokens:
             offsets.append(str(self._offset_characters))
             self._offset_characters += len(token.text)
-        tops = (
-            "{" + ",".join(f"{quoted(top.text)}:{_number(top.logprob)}" for top in token.top) + "}"
-            for token in tokens
-        )
+        tops = (_tops(token) for token in tokens)
         return (
             f'{{"text_offset":{array(offsets)},'
             f'"token_logprobs":{array(_number(token.logprob) for token in tokens)},'

@@ -57,7 +57,7 @@ def chat_spelling(*, uses_max_completion_tokens: bool) -> Spelling:
 
 _PLAIN_PROMPT = {"token_ids": "prompt", "text": "prompt"}
 COMPLETION_SPELLING = Spelling(
-    {"top_logprobs": "logprobs", **_PLAIN_PROMPT},
+    {"top_logprobs": "logprobs", "prompt_top_logprobs": "logprobs", **_PLAIN_PROMPT},
     top_level={"token_ids.values": "prompt", **_PLAIN_PROMPT},
 )
 MODEL_SPELLING = Spelling({})

@@ -25,6 +25,19 @@ class FinishReason(Enum):
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """The form that an output must have, by the names of tokenmesh.mesh.v1.Constraint.
+
+    `form` is "json_object", "json_schema", "regex", "choices" or "grammar"; `text` is the schema,
+    the expression or the grammar, and `choices` are the strings to choose from.
+    """
+
+    form: str
+    text: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen, resolved: the request's fields over the model's generation config.
 
@@ -48,14 +61,28 @@ class Sampling:
     include_stop_string: bool = False
     skip_special_tokens: bool = True
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    bad_words: tuple[str, ...] = ()
     choices: int = 1
+    best_of: int | None = None
     top_logprobs: int | None = None
+    prompt_top_logprobs: int | None = None
+    constraint: Constraint | None = None
     stream_interval_tokens: int = 1
 
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is taken: FastChat's rule."""
         return self.temperature < 1e-5 or self.top_p < 1e-8
+
+    @property
+    def draws(self) -> int:
+        """How many outputs are computed, of which the likeliest `choices` are returned."""
+        return max(self.choices, self.best_of or 0)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether more outputs are computed than are returned."""
+        return self.draws > self.choices
 
 
 @dataclass(frozen=True)
@@ -113,6 +140,7 @@ class TokenLogprob:
     text: str
     token_bytes: bytes
     logprob: float
+    """NaN for the first token of a prompt, which nothing stands before."""
     top: tuple[TokenLogprob, ...] = ()
 
 
@@ -131,6 +159,8 @@ class Started:
 
     prompt_tokens: int
     cached_tokens: int = 0
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each prompt token, where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +174,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The sequence ended well. Token counts are those of this choice."""
+    """The sequence ended well. Token counts are those of this choice.
+
+    With best_of, choice 0 counts the completion tokens of the outputs that are not returned, too.
+    """
 
     reason: FinishReason
     prompt_tokens: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from services.mesh.errors import InvalidRequestError, UnsupportedError
@@ -10,6 +10,7 @@ from services.worker.engines.base import Sampling
 
 MAX_CHOICES = 128
 MAX_STOP_STRINGS = 64
+MAX_BAD_WORDS = 1024
 MAX_TOP_LOGPROBS = 20
 
 _RANGES: Mapping[str, tuple[float, float]] = {
@@ -24,15 +25,20 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "max_tokens": (1, 2**31 - 1),
     "min_tokens": (0, 2**31 - 1),
     "choices": (1, MAX_CHOICES),
+    "best_of": (1, MAX_CHOICES),
     "top_logprobs": (0, MAX_TOP_LOGPROBS),
+    "prompt_top_logprobs": (0, MAX_TOP_LOGPROBS),
     "stream_interval_tokens": (1, 2**31 - 1),
 }
-_REFUSED = ("prompt_top_logprobs", "constraint", "bad_words")
 _FIELDS = frozenset(Sampling.__dataclass_fields__)
 
 
 def resolve_sampling(
-    fields: Mapping[str, Any], defaults: Mapping[str, Any], *, vocabulary_size: int
+    fields: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    *,
+    vocabulary_size: int,
+    unsupported: Collection[str] = (),
 ) -> Sampling:
     """The sampling that a request gets: its own fields over the model's defaults.
 
@@ -40,21 +46,22 @@ def resolve_sampling(
         fields: what the client set, by the names of tokenmesh.mesh.v1.SamplingParameters.
         defaults: what the model's generation config says, by the same names.
         vocabulary_size: token ids are below it.
+        unsupported: fields that this engine cannot do.
 
     Raises:
         InvalidRequestError: a field is out of range; `field` is its path.
-        UnsupportedError: the request asks for what engines here cannot do yet.
+        UnsupportedError: the request asks for what the engine cannot do.
     """
-    fields = {name: value for name, value in fields.items() if value is not None}
-    _refuse_unsupported(fields)
-    given = {name: value for name, value in fields.items() if name != "best_of"}
+    given = {name: value for name, value in fields.items() if value is not None}
+    _refuse_unsupported(given, unsupported)
     for name, value in given.items():
         if name in _RANGES:
             _require_range(name, value)
     values = {name: value for name, value in defaults.items() if name in _FIELDS} | given
     if values.get("top_k") == -1:
         values["top_k"] = 0
-    values["stop"] = _stop_strings(values.get("stop", ()))
+    values["stop"] = _strings("stop", values.get("stop", ()), MAX_STOP_STRINGS)
+    values["bad_words"] = _strings("bad_words", values.get("bad_words", ()), MAX_BAD_WORDS)
     values["stop_token_ids"] = frozenset(values.get("stop_token_ids", ()))
     values["logit_bias"] = dict(values.get("logit_bias", {}))
     _require_token_ids("stop_token_ids", values["stop_token_ids"], vocabulary_size)
@@ -72,21 +79,21 @@ def resolve_sampling(
             f"{sampling.max_tokens}",
             field="sampling.min_tokens",
         )
+    if sampling.best_of is not None and sampling.best_of < sampling.choices:
+        raise InvalidRequestError(
+            f"best_of is {sampling.best_of}: it must be at least choices, {sampling.choices}",
+            field="sampling.best_of",
+        )
     return sampling
 
 
-def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
-    for name in _REFUSED:
-        if fields.get(name):
+def _refuse_unsupported(given: Mapping[str, Any], unsupported: Collection[str]) -> None:
+    for name in given.keys() & unsupported:
+        # Drawing as many outputs as are returned is what happens anyway.
+        is_harmless = name == "best_of" and given[name] == given.get("choices", 1)
+        if not is_harmless and given[name] not in ((), []):
             raise UnsupportedError(f"this engine cannot do {name}", field=f"sampling.{name}")
-    choices = fields.get("choices", 1)
-    if fields.get("best_of", choices) != choices:
-        raise UnsupportedError(
-            f"this engine draws as many outputs as it returns: leave best_of out, or set it to "
-            f"choices, {choices}",
-            field="sampling.best_of",
-        )
-    for name in fields.keys() - _FIELDS - set(_REFUSED) - {"best_of"}:
+    for name in given.keys() - _FIELDS:
         raise UnsupportedError(f"this engine does not know {name}", field=f"sampling.{name}")
 
 
@@ -109,13 +116,13 @@ def _require_token_ids(name: str, token_ids: Any, vocabulary_size: int) -> None:
             )
 
 
-def _stop_strings(stop: Any) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop)
-    if len(strings) > MAX_STOP_STRINGS:
+def _strings(name: str, given: Any, limit: int) -> tuple[str, ...]:
+    strings = (given,) if isinstance(given, str) else tuple(given)
+    if len(strings) > limit:
         raise InvalidRequestError(
-            f"stop holds {len(strings)} strings: at most {MAX_STOP_STRINGS} are allowed",
-            field="sampling.stop",
+            f"{name} holds {len(strings)} strings: at most {limit} are allowed",
+            field=f"sampling.{name}",
         )
     if "" in strings:
-        raise InvalidRequestError("stop holds an empty string", field="sampling.stop")
+        raise InvalidRequestError(f"{name} holds an empty string", field=f"sampling.{name}")
     return strings

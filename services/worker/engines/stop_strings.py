@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """What the end of the text may still become: the longest start of a string that it is."""
+
+    depth: int
+    next: dict[str, _State] = field(default_factory=dict)
+    shorter: _State | None = None
+    """The next longest such start. None at the root, which is the empty text."""
+    match: int = 0
+    """Length of the longest string with which the text ends here. 0 if with none."""
 
 
 class StopStrings:
-    """Matches the stop strings of one sequence.
+    """Matches the stop strings of one sequence, in time that does not grow with their number.
 
     The match is the one that is complete first, then the longest, whatever the pieces; so a stop
-    string is found across token borders, and no character of it is released before.
+    string is found across token borders, and no character of it is released before. The automaton
+    is that of Aho and Corasick, "Efficient string matching" (1975).
     """
 
     def __init__(self, strings: Sequence[str], *, include: bool = False) -> None:
-        self._strings = tuple(strings)
+        self._root = _automaton(tuple(strings)) if strings else None
+        self._state = self._root
         self._include = include
-        self._longest = max(map(len, self._strings), default=0)
         self._held = ""
 
     def feed(self, text: str, *, may_end: bool = True) -> tuple[str, str | None]:
@@ -23,30 +39,61 @@ class StopStrings:
 
         With `may_end` false nothing matches that ends within this piece.
         """
-        if not self._strings:
+        state = self._state
+        if state is None:
             return text, None
+        held = len(self._held)
         text = self._held + text
-        matches = [
-            (start + len(string), start, string)
-            for string in self._strings
-            if may_end and (start := text.find(string)) >= 0
-        ]
-        if matches:
-            end, start, string = min(matches)
-            self._held = ""
-            return text[: end if self._include else start], string
-        held = self._possible_start(text)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held], None
+        for at in range(held, len(text)):
+            state = _step(state, text[at])
+            if state.match and may_end:
+                end = at + 1
+                start = end - state.match
+                self._held = ""
+                self._state = self._root
+                return text[: end if self._include else start], text[start:end]
+            if not state.next and state.shorter is not None:
+                # A whole string, which was passed over: what counts is what may still come of it.
+                state = state.shorter
+        self._state = state
+        released = len(text) - state.depth
+        self._held = text[released:]
+        return text[:released], None
 
     def flush(self) -> str:
         """What was held back, once nothing more comes."""
         held, self._held = self._held, ""
+        self._state = self._root
         return held
 
-    def _possible_start(self, text: str) -> int:
-        """Length of the longest end of `text` with which a stop string begins."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            if any(string.startswith(text[-length:]) for string in self._strings):
-                return length
-        return 0
+
+def _step(state: _State, letter: str) -> _State:
+    while True:
+        following = state.next.get(letter)
+        if following is not None:
+            return following
+        if state.shorter is None:
+            return state
+        state = state.shorter
+
+
+@lru_cache(maxsize=64)
+def _automaton(strings: tuple[str, ...]) -> _State:
+    """Shared by the choices of a request, and by requests with the same strings."""
+    root = _State(0)
+    for string in strings:
+        state = root
+        for letter in string:
+            state = state.next.setdefault(letter, _State(state.depth + 1))
+        state.match = state.depth
+    waiting = deque(root.next.values())
+    for state in waiting:
+        state.shorter = root
+    while waiting:
+        state = waiting.popleft()
+        for letter, following in state.next.items():
+            assert state.shorter is not None
+            following.shorter = _step(state.shorter, letter)
+            following.match = following.match or following.shorter.match
+            waiting.append(following)
+    return root

@@ -39,6 +39,8 @@ def write_event(
     elif isinstance(event, Started):
         target.started.prompt_tokens = event.prompt_tokens
         target.started.cached_tokens = event.cached_tokens
+        if event.prompt_logprobs:
+            _write_logprobs(event.prompt_logprobs, target.started.prompt_logprobs)
     elif isinstance(event, Finished):
         _write_finished(event, target.finished)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from services.mesh.errors import DeadlineError, InvalidRequestError
-from services.worker.engines.base import EngineRequest, OutputSoFar, Prompt
+from services.worker.engines.base import Constraint, EngineRequest, OutputSoFar, Prompt
 from services.worker.translation.prompts import chat_prompt
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
@@ -78,11 +78,24 @@ def sampling_fields(sampling: generation_pb2.SamplingParameters) -> dict[str, An
     for descriptor, value in sampling.ListFields():
         if descriptor.name == "logit_bias":
             fields[descriptor.name] = dict(value)
+        elif descriptor.name == "constraint":
+            fields[descriptor.name] = _constraint(value)
         elif descriptor.is_repeated:
             fields[descriptor.name] = tuple(value)
         else:
             fields[descriptor.name] = value
     return fields
+
+
+def _constraint(constraint: generation_pb2.Constraint) -> Constraint:
+    form = constraint.WhichOneof("form")
+    if form is None:
+        raise InvalidRequestError("the constraint names no form", field="sampling.constraint")
+    if form == "choices":
+        return Constraint(form, choices=tuple(constraint.choices.values))
+    if form == "json_schema":
+        return Constraint(form, constraint.json_schema.schema)
+    return Constraint(form, "" if form == "json_object" else getattr(constraint, form))
 
 
 def _required_model(model: str) -> str:

@@ -136,7 +136,9 @@ class SamplingParameters(_message.Message):
     choices: _builtins.int
     """Independent outputs of one prompt. 1 or more. Default 1."""
     best_of: _builtins.int
-    """Outputs to draw, of which the likeliest `choices` are returned. Default: `choices`."""
+    """Outputs to draw, of which the likeliest `choices` by log probability per token are returned,
+    all at the end. The usage counts all of them. Default: `choices`.
+    """
     top_logprobs: _builtins.int
     """Returns the log probability of each output token, and of so many likeliest others, up to 20."""
     prompt_top_logprobs: _builtins.int
@@ -157,7 +159,9 @@ class SamplingParameters(_message.Message):
 
     @_builtins.property
     def bad_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Strings that may not come in the output."""
+        """Strings that may not come in the output, as the tokens that the tokenizer writes them with, after
+        a space or not. Other ways to spell them stay possible.
+        """
 
     @_builtins.property
     def constraint(self) -> Global___Constraint:

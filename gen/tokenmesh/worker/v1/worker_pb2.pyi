@@ -351,7 +351,9 @@ class Started(_message.Message):
     """Prompt tokens that came from the prefix cache."""
     @_builtins.property
     def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
-        """One for each prompt token after the first, where they were asked for."""
+        """One for each prompt token, where they were asked for. The first, which nothing stands before,
+        has NaN as its log probability.
+        """
 
     def __init__(
         self,

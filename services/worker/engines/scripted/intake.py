@@ -12,6 +12,8 @@ from services.worker.engines.scripted.prompt import check_token_ids, prompt_toke
 from services.worker.engines.scripted.sequence import UNLIMITED_CREDIT, Sequence
 from services.worker.engines.scripted.settings import ScriptedSettings
 
+_UNSUPPORTED = ("bad_words", "best_of", "constraint", "prompt_top_logprobs")
+
 
 def make_job(request: EngineRequest, settings: ScriptedSettings, now_s: float) -> Job:
     """A job that waits for its turn.
@@ -21,7 +23,10 @@ def make_job(request: EngineRequest, settings: ScriptedSettings, now_s: float) -
         ContextLengthError: it never fits the context, or the KV memory.
     """
     sampling = resolve_sampling(
-        request.sampling_fields, {}, vocabulary_size=vocabulary.VOCABULARY_SIZE
+        request.sampling_fields,
+        {},
+        vocabulary_size=vocabulary.VOCABULARY_SIZE,
+        unsupported=_UNSUPPORTED,
     )
     token_ids = prompt_token_ids(request.prompt)
     room = _room_tokens(len(token_ids), sampling, settings)

@@ -71,6 +71,7 @@ def assemble(
         end_ids=checkpoint.end_ids,
         vocabulary_size=loaded.vocabulary_size,
         context_length_tokens=plan.context_length_tokens,
+        can_score_prompts=loaded.execution != "serial",
     )
     step_loop = StepLoop(
         commands=commands,
@@ -78,11 +79,11 @@ def assemble(
             plan.slots,
             settings.step_tokens,
             BlockPool(plan.blocks, plan.block_tokens),
-            prefix_cache=False,
+            prefix_cache=loaded.execution == "paged",
             cache_root=root_hash(checkpoint.revision, checkpoint.quantization),
         ),
         runner=loaded.runner,
-        sampler=Sampler(plan.slots, loaded.vocabulary_size, checkpoint.device),
+        sampler=Sampler(loaded.vocabulary_size, checkpoint.device),
         texts=texts,
         device=checkpoint.device,
         publish=publish,

@@ -128,7 +128,8 @@ class TransformersEngine:
         arrived_s = time.monotonic()
         _require_time(request, arrived_s)
         choices = request.sampling_fields.get("choices") or 1
-        self._places.take(request.key, choices)
+        draws = request.sampling_fields.get("best_of") or choices
+        self._places.take(request.key, choices, hidden=max(0, draws - choices))
         try:
             admission = self._loaded.admission
             sequences = await self._read(lambda: admission.sequences(request, arrived_s))

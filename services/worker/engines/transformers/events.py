@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence as Rows
+
 from services.mesh.errors import MeshError
 from services.worker.engines.base import (
     Chunk,
@@ -18,14 +21,19 @@ from services.worker.engines.transformers.text.output import Ending
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 
-def started(sequence: Sequence) -> list[SequenceEvent]:
+def started(sequence: Sequence, texts: TokenTexts) -> list[SequenceEvent]:
     """The first events: Started, and the repeated prompt where it was asked for."""
     sequence.started = True
-    start = Started(len(sequence.request.prompt_ids), sequence.cached_tokens or 0)
-    events = [_event(sequence, start)]
+    first: list[Started | Chunk] = [
+        Started(
+            len(sequence.request.prompt_ids),
+            sequence.cached_tokens or 0,
+            _prompt_logprobs(sequence, texts),
+        )
+    ]
     if sequence.request.echo_text and not sequence.continues:
-        events.append(_event(sequence, Chunk(sequence.request.echo_text, ())))
-    return events
+        first.append(Chunk(sequence.request.echo_text, ()))
+    return _numbered(sequence, *first)
 
 
 def sampled(
@@ -39,19 +47,25 @@ def sampled(
     text, ending = sequence.output.take(token.token_id)
     sequence.unsent_text += text
     sequence.unsent_ids.append(token.token_id)
-    if token.logprob is not None:
+    request = sequence.request
+    if token.logprob is not None and request.sampling.top_logprobs is not None:
         sequence.unsent_logprobs.append(_logprob(token, texts))
+    if request.best_of is not None and token.logprob is not None:
+        request.best_of.add_logprob(sequence.choice_index, token.logprob)
     if ending is not None:
         return finished(sequence, ending, now_s)
-    if len(sequence.unsent_ids) < sequence.request.sampling.stream_interval_tokens:
+    if (
+        request.best_of is not None
+        or len(sequence.unsent_ids) < request.sampling.stream_interval_tokens
+    ):
         return []
-    return [_chunk(sequence)]
+    return _numbered(sequence, _chunk(sequence))
 
 
 def finished(sequence: Sequence, ending: Ending, now_s: float) -> list[SequenceEvent]:
     """The last events: what was not sent yet, and Finished."""
     sequence.ending = ending
-    events = [_chunk(sequence)] if sequence.unsent_ids or sequence.unsent_text else []
+    rest = [_chunk(sequence)] if sequence.unsent_ids or sequence.unsent_text else []
     event = Finished(
         reason=ending.reason,
         prompt_tokens=len(sequence.request.prompt_ids),
@@ -61,26 +75,35 @@ def finished(sequence: Sequence, ending: Ending, now_s: float) -> list[SequenceE
         stop_string=ending.stop_string,
         stop_token_id=ending.stop_token_id,
     )
-    return [*events, _event(sequence, event)]
+    return _numbered(sequence, *rest, event)
 
 
-def failed(sequence: Sequence, error: MeshError) -> SequenceEvent:
-    """The last event of a sequence that ends badly."""
-    return _event(sequence, Failed(error))
+def failed(sequence: Sequence, error: MeshError) -> list[SequenceEvent]:
+    """The last event of a sequence that ends badly. With best_of, that of all choices."""
+    return _numbered(sequence, Failed(error))
 
 
-def _chunk(sequence: Sequence) -> SequenceEvent:
+def _chunk(sequence: Sequence) -> Chunk:
     chunk = Chunk(sequence.unsent_text, tuple(sequence.unsent_ids), tuple(sequence.unsent_logprobs))
     sequence.unsent_text = ""
     sequence.unsent_ids.clear()
     sequence.unsent_logprobs.clear()
-    return _event(sequence, chunk)
+    return chunk
 
 
-def _event(sequence: Sequence, event: Started | Chunk | Finished | Failed) -> SequenceEvent:
-    number = sequence.next_number
-    sequence.next_number += 1
-    return SequenceEvent(sequence.request.key, sequence.choice_index, number, event)
+def _numbered(
+    sequence: Sequence, *events: Started | Chunk | Finished | Failed
+) -> list[SequenceEvent]:
+    """The next events of a sequence, as far as they are due."""
+    request = sequence.request
+    if request.best_of is not None:
+        return request.best_of.take(sequence.choice_index, events)
+    first = sequence.next_number
+    sequence.next_number += len(events)
+    return [
+        SequenceEvent(request.key, sequence.choice_index, number, event)
+        for number, event in enumerate(events, first)
+    ]
 
 
 def _timing(sequence: Sequence, now_s: float) -> Timing:
@@ -90,12 +113,30 @@ def _timing(sequence: Sequence, now_s: float) -> Timing:
     return Timing(prefill_s - arrived_s, first_s - prefill_s, max(0.0, now_s - first_s))
 
 
+def _prompt_logprobs(sequence: Sequence, texts: TokenTexts) -> tuple[TokenLogprob, ...]:
+    scores = sequence.request.prompt_scores
+    if scores is None or not scores.is_complete:
+        return ()
+    return tuple(
+        _token_logprob(token_id, texts, math.nan)
+        if score is None
+        else _token_logprob(token_id, texts, score.logprob, score.top)
+        for token_id, score in scores.in_order()
+    )
+
+
 def _logprob(token: Sampled, texts: TokenTexts) -> TokenLogprob:
     assert token.logprob is not None
-    top = tuple(_plain_logprob(token_id, value, texts) for token_id, value in token.top)
-    plain = _plain_logprob(token.token_id, token.logprob, texts)
-    return TokenLogprob(plain.token_id, plain.text, plain.token_bytes, plain.logprob, top)
+    return _token_logprob(token.token_id, texts, token.logprob, token.top)
 
 
-def _plain_logprob(token_id: int, value: float, texts: TokenTexts) -> TokenLogprob:
-    return TokenLogprob(token_id, texts.text_of(token_id), texts.bytes_of(token_id), value)
+def _token_logprob(
+    token_id: int, texts: TokenTexts, value: float, top: Rows[tuple[int, float]] = ()
+) -> TokenLogprob:
+    return TokenLogprob(
+        token_id,
+        texts.text_of(token_id),
+        texts.bytes_of(token_id),
+        value,
+        tuple(_token_logprob(other_id, texts, logprob) for other_id, logprob in top),
+    )

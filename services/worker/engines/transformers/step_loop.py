@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from collections.abc import Sequence as Rows
 
 import structlog
@@ -34,6 +34,7 @@ from services.worker.engines.transformers.commands import (
 )
 from services.worker.engines.transformers.runner import Runner
 from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.sampling.step import Outcome, sample_step
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 from services.worker.engines.transformers.text.token_texts import TokenTexts
@@ -71,6 +72,7 @@ class StepLoop:
         self._publish = publish
         self._may_compute = may_compute
         self._stopping = False
+        self._failed: list[Hashable] = []
         self._generated_tokens = 0
         self.load = EngineLoad(0, 0, 0, 0)
         """How busy it was after the last step. Other threads may read it."""
@@ -93,6 +95,7 @@ class StepLoop:
             self._publish(late)
         works = self._schedule() if self._may_compute() else []
         made = self._compute(works) if works else []
+        self._drop_failed()
         self._note_load()
         if made:
             self._publish(made)
@@ -137,14 +140,17 @@ class StepLoop:
             return
         now_s = time.monotonic()
         self._publish(
-            [*events.started(sequence), *events.finished(sequence, sequence.ending, now_s)]
+            [
+                *events.started(sequence, self._texts),
+                *events.finished(sequence, sequence.ending, now_s),
+            ]
         )
 
     def _expire(self, now_s: float) -> list[SequenceEvent]:
         out = []
         for sequence in self._scheduler.late(now_s):
             self._remove(sequence)
-            out.append(events.failed(sequence, DeadlineError("the request's deadline passed")))
+            out += events.failed(sequence, DeadlineError("the request's deadline passed"))
         return out
 
     def _schedule(self) -> Rows[Work]:
@@ -159,15 +165,19 @@ class StepLoop:
             if work.sequence.prefill_started_s is None:
                 work.sequence.prefill_started_s = now_s
         try:
-            tokens = self._run(works)
+            outcomes = self._run(works)
         except Exception as error:
             return self._compute_one_by_one(works, error)
-        return self._advance(works, tokens)
+        return self._advance(works, outcomes)
 
-    def _run(self, works: Rows[Work]) -> list[Sampled]:
-        logits = self._runner.run(works)
-        rows = [work.sequence for work in works if work.samples]
-        return self._sampler.sample(rows, logits) if rows else []
+    def _run(self, works: Rows[Work]) -> list[Outcome]:
+        outcomes = sample_step(self._sampler, works, self._runner.run(works))
+        if len(works) > 1:
+            for number, outcome in enumerate(outcomes):
+                if isinstance(outcome, MeshError):
+                    # Alone it shows whether another has spoilt it.
+                    outcomes[number] = self._run([works[number]])[0]
+        return outcomes
 
     def _compute_one_by_one(self, works: Rows[Work], error: Exception) -> list[SequenceEvent]:
         """After a step failed: finds the sequences at fault, and gets the others on."""
@@ -176,49 +186,62 @@ class StepLoop:
         out: list[SequenceEvent] = []
         for work in works:
             try:
-                tokens = self._run([work])
+                outcomes = self._run([work])
             except Exception as fault:
                 release_cached(self._device)
-                out.append(self._fail(work.sequence, fault))
+                out += self._fail(work.sequence, fault)
             else:
-                out += self._advance([work], tokens)
+                out += self._advance([work], outcomes)
         return out
 
-    def _advance(self, works: Rows[Work], tokens: Rows[Sampled]) -> list[SequenceEvent]:
+    def _advance(self, works: Rows[Work], outcomes: Rows[Outcome]) -> list[SequenceEvent]:
         """Books what a step computed, and makes its events."""
         out: list[SequenceEvent] = []
         now_s = time.monotonic()
-        next_token = iter(tokens)
-        for work in works:
+        for work, outcome in zip(works, outcomes, strict=True):
+            if isinstance(outcome, MeshError):
+                out += self._fail(work.sequence, outcome)
+                continue
             self._scheduler.advance(work)
-            if work.samples:
-                out += self._take_token(work.sequence, next(next_token), now_s)
-        self._generated_tokens += len(tokens)
+            if outcome is not None:
+                out += self._take_token(work.sequence, outcome, now_s)
+                self._generated_tokens += 1
         return out
 
     def _take_token(self, sequence: Sequence, token: Sampled, now_s: float) -> list[SequenceEvent]:
-        out = [] if sequence.started else events.started(sequence)
+        out = [] if sequence.started else events.started(sequence, self._texts)
         try:
             out += events.sampled(sequence, token, self._texts, now_s)
         except Exception as fault:
-            return [*out, self._fail(sequence, fault)]
+            return [*out, *self._fail(sequence, fault)]
         if sequence.ending is not None:
             self._remove(sequence)
         return out
 
-    def _fail(self, sequence: Sequence, fault: Exception) -> SequenceEvent:
+    def _fail(self, sequence: Sequence, fault: Exception) -> list[SequenceEvent]:
         self._remove(sequence, spoiled=True)
         request_id = sequence.request.request_id
         log.error("cannot compute a sequence", request_id=request_id, exc_info=fault)
         error: MeshError = InternalError("the engine failed to compute this request")
         if isinstance(fault, torch.OutOfMemoryError | MemoryError):
             error = OutOfMemoryError("the device has no memory for this request, even alone")
+        elif isinstance(fault, MeshError):
+            error = fault
+        if sequence.request.best_of is not None:
+            self._failed.append(sequence.request.key)
         return events.failed(sequence, error)
 
+    def _drop_failed(self) -> None:
+        """Takes out the outputs that nobody waits for, because one beside them has failed."""
+        for key in self._failed:
+            for sequence in self._scheduler.of_request(key):
+                self._remove(sequence)
+        self._failed.clear()
+
     def _remove(self, sequence: Sequence, *, spoiled: bool = False) -> None:
-        self._runner.forget(sequence, spoiled=spoiled)
+        self._runner.forget(sequence)
         if spoiled:
-            self._scheduler.discard(sequence)
+            self._runner.clear(self._scheduler.discard(sequence))
         else:
             self._scheduler.remove(sequence)
 
@@ -226,7 +249,7 @@ class StepLoop:
         out = []
         for sequence in list(self._scheduler):
             self._remove(sequence)
-            out.append(events.failed(sequence, error))
+            out += events.failed(sequence, error)
         self._note_load()
         if out:
             self._publish(out)

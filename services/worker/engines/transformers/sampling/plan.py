@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from services.worker.engines.base import Sampling
+from services.worker.engines.constraints import TokenConstraint
+from services.worker.engines.randomness import stream, uniforms
+from services.worker.engines.transformers.sampling.drawing import Filters
+from services.worker.engines.transformers.sampling.penalties import Penalties, is_penalised
+from services.worker.engines.transformers.sampling.token_counts import TokenCounts
 from services.worker.engines.transformers.scheduling.sequence import Sequence
+
+_ALL = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -21,34 +30,19 @@ class Bias:
     values: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Penalties:
-    """Rows with a penalty, and their strengths `[rows, 1]`."""
+class Constrained(NamedTuple):
+    """A row whose output must have a form."""
 
-    rows: list[int]
-    slots: list[int]
-    repetition: torch.Tensor
-    presence: torch.Tensor
-    frequency: torch.Tensor
-
-
-class Filters(NamedTuple):
-    """What is left to draw from, `[rows, 1]` each. top_k is huge where it keeps all."""
-
-    top_k: torch.Tensor
-    top_p: torch.Tensor
-    min_p: torch.Tensor
-
-    def of(self, row: int) -> Filters:
-        """Those of one row."""
-        return Filters(*(each[row : row + 1] for each in self))
+    row: int
+    constraint: TokenConstraint
 
 
 class SamplingPlan:
     """Kept while the same sequences are sampled in the same order: mostly for many steps.
 
     `random_rows` are the rows that are drawn rather than greedy; `filtered` and `unfiltered` are
-    positions in it, and `filters` is in the order of `filtered`.
+    positions in it, and `filters` is in the order of `filtered`. What no row asks for is empty or
+    None, and costs nothing in a step.
     """
 
     def __init__(self, rows: Rows[Sequence], device: torch.device) -> None:
@@ -56,27 +50,66 @@ class SamplingPlan:
         self._device = device
         samplings = [row.request.sampling for row in rows]
         numbered = list(enumerate(samplings))
-        self.min_tokens_rows = [row for row, each in numbered if each.min_tokens]
         self.bias = self._bias(samplings)
-        self.penalties = self._penalties(samplings)
-        self.logprob_rows = [row for row, each in numbered if each.top_logprobs is not None]
-        self.top_counts = [samplings[row].top_logprobs or 0 for row in self.logprob_rows]
-        self.random_rows = [row for row, each in numbered if not each.greedy]
-        self.all_random = len(self.random_rows) == len(samplings)
-        drawn = [samplings[row] for row in self.random_rows]
-        self.temperatures = self._column([each.temperature for each in drawn])
-        self.filtered = [at for at, each in enumerate(drawn) if _is_filtered(each)]
-        self.unfiltered = [at for at, each in enumerate(drawn) if not _is_filtered(each)]
-        narrowed = [drawn[at] for at in self.filtered]
+        self.always_forbidden = [
+            (at, token_id) for at, row in enumerate(rows) for token_id in _always_forbidden(row)
+        ]
+        self.watched_rows = [
+            at
+            for at, row in enumerate(rows)
+            if row.output.bad_words is not None or row.request.sampling.min_tokens
+        ]
+        """Rows in which what is forbidden changes from step to step."""
+        self.constrained = [
+            Constrained(at, row.output.constraint)
+            for at, row in enumerate(rows)
+            if row.output.constraint is not None
+        ]
+        self.logprob_rows = self._places(
+            at for at, each in numbered if each.top_logprobs is not None or each.ranks
+        )
+        self.top_counts = [samplings[row].top_logprobs or 0 for row in self.logprob_rows.tolist()]
+        drawn = [(at, each) for at, each in numbered if not each.greedy]
+        self.random_rows = self._places(at for at, _ in drawn)
+        self.temperatures = self._column([each.temperature for _, each in drawn])
+        is_filtered = [_is_filtered(each) for _, each in drawn]
+        self.filtered = self._places(at for at, each in enumerate(is_filtered) if each)
+        self.unfiltered = self._places(at for at, each in enumerate(is_filtered) if not each)
+        narrowed = [each for _, each in drawn if _is_filtered(each)]
         self.filters = Filters(
             self._column([each.top_k or _ALL for each in narrowed]),
             self._column([each.top_p for each in narrowed]),
             self._column([each.min_p for each in narrowed]),
         )
+        self._outputs = [rows[at].output for at, _ in drawn]
+        self._streams = np.array(
+            [stream(each.seed, rows[at].choice_index) for at, each in drawn], dtype=np.uint64
+        )
 
     def is_for(self, rows: Rows[Sequence]) -> bool:
         """Whether the plan was made for just these sequences."""
         return len(rows) == len(self._rows) and all(map(operator.is_, rows, self._rows))
+
+    def numbers(self) -> torch.Tensor:
+        """`[random rows, 1]`: the random number of each for its next token."""
+        positions = np.array([len(each.token_ids) for each in self._outputs], dtype=np.uint64)
+        return torch.from_numpy(uniforms(self._streams, positions)).to(self._device)[:, None]
+
+    def penalties(self, counts: dict[Sequence, TokenCounts]) -> Penalties | None:
+        """The penalties of its rows, None without any. `counts` then holds just these rows."""
+        held = {row: counts.get(row) for row in self._rows if is_penalised(row.request.sampling)}
+        counts.clear()
+        counts |= {row: each or TokenCounts(row.request.prompt_ids) for row, each in held.items()}
+        if not counts:
+            return None
+        for row, each in counts.items():
+            each.follow(row.output.token_ids)
+        rows = [at for at, row in enumerate(self._rows) if row in counts]
+        samplings = [row.request.sampling for row in counts]
+        return Penalties(rows, samplings, list(counts.values()), self._device)
+
+    def _places(self, places: Iterable[int]) -> torch.Tensor:
+        return torch.tensor(list(places), dtype=torch.long, device=self._device)
 
     def _column(self, values: list[float] | list[int]) -> torch.Tensor:
         return torch.tensor(values, device=self._device)[:, None]
@@ -95,31 +128,10 @@ class SamplingPlan:
             torch.tensor(biases, dtype=torch.float32, device=self._device),
         )
 
-    def _penalties(self, samplings: list[Sampling]) -> Penalties | None:
-        rows = [row for row, sampling in enumerate(samplings) if _is_penalised(sampling)]
-        if not rows:
-            return None
-        penalised = [samplings[row] for row in rows]
-        slots = [self._rows[row].slot for row in rows]
-        return Penalties(
-            rows,
-            [slot for slot in slots if slot is not None],
-            self._column([each.repetition_penalty for each in penalised]),
-            self._column([each.presence_penalty for each in penalised]),
-            self._column([each.frequency_penalty for each in penalised]),
-        )
 
-
-_ALL = 2**31 - 1
+def _always_forbidden(row: Sequence) -> tuple[int, ...]:
+    return () if row.output.bad_words is None else row.output.bad_words.always
 
 
 def _is_filtered(sampling: Sampling) -> bool:
     return bool(sampling.top_k) or sampling.top_p < 1 or sampling.min_p > 0
-
-
-def _is_penalised(sampling: Sampling) -> bool:
-    return (
-        sampling.repetition_penalty != 1
-        or sampling.presence_penalty != 0
-        or sampling.frequency_penalty != 0
-    )

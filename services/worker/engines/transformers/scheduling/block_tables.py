@@ -49,7 +49,7 @@ class BlockTables:
         to sample from.
         """
         hashes = self._hashes
-        if hashes is None:
+        if hashes is None or sequence.scores_prompt:
             return []
         blocks = range((sequence.total_tokens - 1) // self._block_tokens)
         return self._pool.match(hashes.of(sequence, index) for index in blocks)

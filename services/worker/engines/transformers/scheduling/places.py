@@ -16,13 +16,16 @@ class Places:
         self._max_running = max_running
         self._max_waiting = max_waiting
         self._left: dict[Hashable, int] = {}
+        self._hidden: dict[Hashable, int] = {}
         self.taken = 0
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._left
 
-    def take(self, key: Hashable, choices: int) -> None:
+    def take(self, key: Hashable, choices: int, *, hidden: int = 0) -> None:
         """Counts a request in. One with more choices than places left is taken while there is one.
+
+        `hidden` are sequences whose end nobody is told of: they leave with the last choice.
 
         Raises:
             QueueFullError: as many wait as may.
@@ -39,19 +42,20 @@ class Places:
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._left[key] = choices
-        self.taken += choices
+        self._hidden[key] = hidden
+        self.taken += choices + hidden
 
     def give_back(self, key: Hashable) -> None:
         """Counts all that is left of a request out. Ignores unknown keys."""
-        self.taken -= self._left.pop(key, 0)
+        self.taken -= self._left.pop(key, 0) + self._hidden.pop(key, 0)
 
     def end_choice(self, key: Hashable) -> None:
         """Counts one choice of a request out. Ignores unknown keys."""
         left = self._left.get(key)
         if left is None:
             return
-        self.taken -= 1
         if left == 1:
-            del self._left[key]
+            self.give_back(key)
         else:
+            self.taken -= 1
             self._left[key] = left - 1

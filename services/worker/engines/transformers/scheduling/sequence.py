@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from services.worker.engines.base import Sampling, TokenLogprob
+from services.worker.engines.transformers.best_of import BestOf
+from services.worker.engines.transformers.sampling.prompt_scores import PromptScores
 from services.worker.engines.transformers.text.output import Ending, Output
 
 
@@ -27,6 +29,10 @@ class Request:
     """What computes it beside the model's own weights; nothing is shared across adapters."""
     prompt_hashes: list[bytes] = field(default_factory=list)
     """Hashes of the prompt's full blocks, as far as they were asked for."""
+    prompt_scores: PromptScores | None = None
+    """Set where the log probabilities of the prompt are wanted."""
+    best_of: BestOf | None = None
+    """Set where more outputs are computed than are returned."""
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +81,17 @@ class Sequence:
     def uncomputed_tokens(self) -> int:
         """Tokens to compute before the next can be sampled: 1 while decoding."""
         return self.total_tokens - self.computed_tokens
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the whole prompt must be computed here, for its log probabilities."""
+        scores = self.request.prompt_scores
+        return (
+            scores is not None
+            and not scores.is_complete
+            and not self.started
+            and not self.output.token_ids
+        )
 
     @property
     def has_credit(self) -> bool:

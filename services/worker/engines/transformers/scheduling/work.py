@@ -19,16 +19,19 @@ class Work:
     tokens: int
     samples: bool
     """Whether the step ends with a new token of the sequence."""
+    scores_prompt: bool = False
+    """Whether the log probabilities of the prompt's tokens are wanted."""
 
     @classmethod
     def of(cls, sequence: Sequence, tokens: int) -> Work:
         """The next tokens of a sequence."""
-        return cls(sequence, sequence.computed_tokens, tokens, tokens == sequence.uncomputed_tokens)
+        samples = tokens == sequence.uncomputed_tokens
+        return cls(sequence, sequence.computed_tokens, tokens, samples, sequence.scores_prompt)
 
     @property
     def logit_rows(self) -> int:
         """For how many of its tokens, the last ones, logits are wanted."""
-        return int(self.samples)
+        return self.tokens if self.scores_prompt else int(self.samples)
 
 
 @dataclass(frozen=True, slots=True)

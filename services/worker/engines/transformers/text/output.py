@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from services.worker.engines.bad_words import BadWords
 from services.worker.engines.base import FinishReason, Sampling
+from services.worker.engines.constraints import TokenConstraint
 from services.worker.engines.detokenizer import Detokenizer
 from services.worker.engines.stop_strings import StopStrings
 
@@ -26,6 +29,8 @@ class Output:
         sampling: holds what may end the output.
         max_tokens: how many tokens it may have.
         end_ids: the model's own end-of-sequence tokens.
+        bad_words: what may not come in it.
+        constraint: the form that it must have, at its start.
     """
 
     def __init__(
@@ -34,8 +39,13 @@ class Output:
         sampling: Sampling,
         max_tokens: int,
         end_ids: frozenset[int],
+        *,
+        bad_words: BadWords | None = None,
+        constraint: TokenConstraint | None = None,
     ) -> None:
         self.token_ids: list[int] = []
+        self.bad_words = bad_words
+        self.constraint = constraint
         self._text = text
         self._stop_strings = StopStrings(sampling.stop, include=sampling.include_stop_string)
         self._max_tokens = max_tokens
@@ -45,18 +55,23 @@ class Output:
         self._include_stop = sampling.include_stop_string
 
     @property
-    def ending_ids(self) -> frozenset[int]:
-        """The tokens that end the output once min_tokens are reached."""
-        return self._end_ids | self._stop_ids
-
-    @property
     def must_go_on(self) -> bool:
         """Whether the next token may not end the output."""
         return len(self.token_ids) + 1 < self._min_tokens
 
+    def forbidden_next(self) -> Iterator[int]:
+        """Tokens that may not come next, beside the bad words of one token; some perhaps twice."""
+        if self.must_go_on:
+            yield from self._end_ids
+            yield from self._stop_ids
+        if self.bad_words is not None:
+            yield from self.bad_words.next_after(self.token_ids)
+
     def take(self, token_id: int) -> tuple[str, Ending | None]:
         """Adds a token. Returns the text that it releases, and why it ends the output, if so."""
         self.token_ids.append(token_id)
+        if self.constraint is not None:
+            self.constraint.accept(token_id)
         count = len(self.token_ids)
         may_end = count >= self._min_tokens
         if may_end and (token_id in self._end_ids or token_id in self._stop_ids):

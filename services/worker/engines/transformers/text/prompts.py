@@ -66,6 +66,10 @@ class PromptReader:
             raise InvalidRequestError("the prompt has no tokens: give at least one", field="prompt")
         return tokens
 
+    def plain_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens around it."""
+        return self._tokenize(text, add_special_tokens=False)
+
     def require_known(self, token_ids: tuple[int, ...], field: str) -> None:
         """Raises InvalidRequestError, naming `field`, where an id is not in the vocabulary."""
         for token_id in token_ids:
