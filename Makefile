@@ -92,5 +92,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench bench-engine bench-peers chaos \
-	profile-engine clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench bench-engine bench-peers chaos profile-engine clean

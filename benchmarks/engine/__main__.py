@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +66,63 @@ def _served(arguments: argparse.Namespace) -> None:
     print(parts.keep(part, name))
 
 
+SCENARIOS = {
+    "long-prompt": "Measures running streams while a long prompt comes.",
+    "prefix-cache": "Measures prompts that begin alike.",
+    "event-loop": "Measures the lag of the worker's event loop.",
+    "sampling": "Measures what each way of sampling costs a step.",
+}
+
+
+def _scenario(arguments: argparse.Namespace) -> None:
+    # As the engine has it, which sets it before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from benchmarks.engine.scenarios import event_loop, long_prompt, prefix_cache, sampling
+
+    settings = EngineSettings(
+        str(_model(arguments)),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+    )
+    name = arguments.scenario
+    if name == "sampling":
+        part = sampling.take(settings)
+    else:
+        takes = {
+            "long-prompt": long_prompt.take,
+            "prefix-cache": prefix_cache.take,
+            "event-loop": event_loop.take,
+        }
+        part = uvloop.run(takes[name](settings))
+    for run in part["runs"]:
+        _tell(f"{run['case']:32} {run['shown']}")
+    print(parts.keep(part, _part_name(name, arguments.dtype)))
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    """Scenarios take what all commands take."""
+
+
+# Each within five minutes on two cores.
+ALL = (
+    "in-process --dtype float32 --peers ours,vllm",
+    "in-process --dtype bfloat16 --peers ours,vllm",
+    "in-process --dtype float32 --peers ours,batching,generate --concurrencies 1,32",
+    "served --dtype float32 --peers ours,engine,fastchat --concurrencies 32",
+    "served --dtype bfloat16 --peers ours,engine,vllm --concurrencies 32",
+    *(f"{name} --dtype bfloat16" for name in SCENARIOS),
+    "report",
+)
+
+
+def _all(arguments: argparse.Namespace) -> None:
+    for command in ALL:
+        _tell(f"\n# python -m benchmarks.engine {command}")
+        words = [sys.executable, "-m", "benchmarks.engine", *command.split()]
+        subprocess.run(words, check=True)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     from benchmarks.engine import report
     from benchmarks.results import FOLDER, keep
@@ -105,14 +164,15 @@ def _profile_options(parser: argparse.ArgumentParser) -> None:
 
 def _comparison_options(peers: str) -> Callable[[argparse.ArgumentParser], None]:
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--peers", type=_names, default=peers.split(","), help=f"of {peers}")
+        parser.add_argument("--peers", type=_names, required=True, help=f"of {peers}")
         parser.add_argument("--concurrencies", type=_numbers, default=[1, 8, 32])
         parser.add_argument("--repeats", type=int, default=3)
 
     return add
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """What can be measured, and how it is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -121,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         about: str,
         run: Callable[[argparse.Namespace], None],
         add_options: Callable[[argparse.ArgumentParser], None],
-    ) -> None:
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(run=run)
         command.add_argument("--model", type=Path, help="a checkpoint in place of the made one")
@@ -129,12 +189,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--device", default="cpu")
         command.add_argument("--threads", type=int)
         add_options(command)
+        return command
 
     add(
         "in-process",
         "Measures engines as libraries, in turn.",
         _in_process,
-        _comparison_options("ours,vllm,batching,generate"),
+        _comparison_options("ours,int8,vllm,batching,generate"),
     )
     add(
         "served",
@@ -142,7 +203,11 @@ def _parser() -> argparse.ArgumentParser:
         _served,
         _comparison_options("ours,engine,vllm,fastchat"),
     )
+    for name, about in SCENARIOS.items():
+        add(name, about, _scenario, _no_options).set_defaults(scenario=name)
     add("profile", "Tells what a step spends its time on.", _profile, _profile_options)
+    everything = commands.add_parser("all", help="Measures all that a report tells, and writes it.")
+    everything.set_defaults(run=_all)
     report = commands.add_parser("report", help="Writes one report of all that was measured.")
     report.set_defaults(run=_report)
     return parser
@@ -150,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Runs the command that the command line names."""
-    arguments = _parser().parse_args()
+    arguments = command_line().parse_args()
     arguments.run(arguments)
 
 

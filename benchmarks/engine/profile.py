@@ -13,7 +13,8 @@ import itertools
 import queue
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ PROMPT_TOKENS = 128
 WARM_UP_STEPS = 8
 STEPS = 40
 OPERATIONS = 20
+# More than any measuring of steps takes.
+ENDLESS_TOKENS = 2000
 MATRIX_PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"})
 OUTSIDE = "outside of torch"
 
@@ -71,10 +74,22 @@ class SteppedEngine:
             self._commands.put(self._protocol.Add(sequences))
         return keys
 
-    def abort(self, keys: Sequence[int]) -> None:
-        """Takes requests out before the next step."""
-        for key in keys:
-            self._commands.put(self._protocol.Abort(key))
+    @contextmanager
+    def decoding(self, rows: int, fields: Mapping[str, Any]) -> Iterator[None]:
+        """Within it, so many sequences decode, and nothing else runs."""
+        keys = self.add(rows, fields, completion_tokens=ENDLESS_TOKENS)
+        try:
+            while self.step_loop.load.running < rows or self.step_loop.load.waiting:
+                self.steps(1)
+            # The last prompts may still be in pieces.
+            self.steps(rows)
+            yield
+        finally:
+            for key in keys:
+                self._commands.put(self._protocol.Abort(key))
+            # A step that finds nothing to do would wait.
+            self.add(1, {}, completion_tokens=1)
+            self.steps(1)
 
     def steps(self, count: int) -> list[float]:
         """Runs so many steps. What each took, in seconds."""
@@ -124,17 +139,8 @@ def _by_operation(averages: Any) -> dict[str, tuple[float, float]]:
 
 def decode_steps(engine: SteppedEngine, rows: int, fields: Mapping[str, Any]) -> StepTimes:
     """Steps in which so many sequences decode, after prompts of PROMPT_TOKENS."""
-    keys = engine.add(rows, fields, completion_tokens=3 * STEPS + WARM_UP_STEPS + 2000)
-    try:
-        while engine.step_loop.load.running < rows or engine.step_loop.load.waiting:
-            engine.steps(1)
-        # The last prompt may still have been in pieces.
-        engine.steps(rows)
+    with engine.decoding(rows, fields):
         return _measure(engine, engine.steps)
-    finally:
-        engine.abort(keys)
-        engine.add(1, {}, completion_tokens=1)
-        engine.steps(1)
 
 
 def prefill_steps(engine: SteppedEngine, prompts: int) -> StepTimes:

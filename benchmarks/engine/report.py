@@ -83,6 +83,9 @@ def _conditions(part: Part) -> str:
         f"before the first process started, and {min(loads)} to {max(loads)} before the runs, "
         "which includes the runs before them."
     )
+    others = [run["others_cores"] for run in part["runs"] if "others_cores" in run]
+    if others:
+        text += f" Other processes took up to {max(others):.2f} cores during a run."
     for title, command in part.get("absent", {}).items():
         text += f"\n{title} was absent: `{command}` installs it."
     errors = sum(run.get("errors", 0) for run in part["runs"])
@@ -94,7 +97,11 @@ def _in_process(part: Part) -> str:
         f"{title}: {', '.join(f'{name} {each}' for name, each in about['versions'].items())}"
         for title, about in part["peers"].items()
     )
-    return f"{_comparison(part)}\n\n{_conditions(part)}\n{versions}."
+    text = f"{_comparison(part)}\n\n{_conditions(part)}\n{versions}."
+    memory = ", ".join(
+        f"{title} {taken / 2**20:,.0f} MiB" for title, taken in part.get("memory_bytes", {}).items()
+    )
+    return f"{text}\nMemory in the end: {memory}." if memory else text
 
 
 def _served(part: Part) -> str:

@@ -158,7 +158,7 @@ async def take(plan: Plan, model: Path, tell: Callable[[str], None]) -> parts.Pa
         async for run in _runs(running, plan, word_ids(model)):
             tell(
                 f"{run['peer']:28} {plan.dtype:9} {run['concurrency']:3} at once "
-                f"{run['tokens_per_s']:8.1f} tokens/s"
+                f"{run['tokens_per_s']:8.1f} tokens/s, others took {run['others_cores']:.2f} cores"
             )
             part["runs"].append(run)
     return part
@@ -174,6 +174,7 @@ async def _runs(
                 prompts = random_prompts(words, PROMPT_TOKENS, f"{concurrency} {repeat}")
                 rounds = 1 if repeat < 0 else serving.rounds[concurrency]
                 load_average = machine.load_average()
+                disturbance = machine.Disturbance()
                 taken = await take_rounds(concurrency, prompts, rounds)
                 if repeat >= 0:
                     yield {
@@ -181,5 +182,6 @@ async def _runs(
                         "concurrency": concurrency,
                         "repeat": repeat,
                         "load_average_1m_before": load_average,
+                        "others_cores": disturbance.cores(),
                         **taken,
                     }

@@ -27,7 +27,11 @@ async def main() -> None:
     answers = rounds.own_stdout()
     arguments = rounds.arguments()
     settings = EngineSettings(
-        arguments.model, device="cpu", dtype=arguments.dtype, threads=arguments.threads
+        arguments.model,
+        device="cpu",
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        quantization=arguments.quantization,
     )
     loop = asyncio.get_running_loop()
     async with running(settings) as client:

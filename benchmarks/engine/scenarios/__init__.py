@@ -1,0 +1,1 @@
+"""Our engine by itself: what its users feel beside throughput."""
