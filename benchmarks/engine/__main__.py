@@ -37,9 +37,20 @@ def _part_name(*words: object) -> str:
     return "-".join(str(word) for word in words)
 
 
+def _telling(name: str) -> Callable[[str, parts.Part], None]:
+    """Prints each run, and keeps what there is: who is ended by a time limit keeps that."""
+
+    def tell(line: str, part: parts.Part) -> None:
+        _tell(line)
+        parts.keep(part, name)
+
+    return tell
+
+
 def _in_process(arguments: argparse.Namespace) -> None:
     from benchmarks.engine import in_process
 
+    name = _part_name("in-process", arguments.dtype, *sorted(arguments.peers))
     plan = in_process.Plan(
         peers=in_process.choose(arguments.peers),
         dtype=arguments.dtype,
@@ -47,22 +58,21 @@ def _in_process(arguments: argparse.Namespace) -> None:
         concurrencies=arguments.concurrencies,
         repeats=arguments.repeats,
     )
-    part = in_process.take(plan, _model(arguments), _tell)
-    name = _part_name("in-process", arguments.dtype, *sorted(arguments.peers))
+    part = in_process.take(plan, _model(arguments), _telling(name))
     print(parts.keep(part, name))
 
 
 def _served(arguments: argparse.Namespace) -> None:
     from benchmarks.engine import served
 
+    name = _part_name("served", arguments.dtype, *sorted(arguments.peers))
     plan = served.Plan(
         servings=served.choose(arguments.peers, arguments.dtype),
         dtype=arguments.dtype,
         concurrencies=arguments.concurrencies,
         repeats=arguments.repeats,
     )
-    part = uvloop.run(served.take(plan, _model(arguments), _tell))
-    name = _part_name("served", arguments.dtype, *sorted(arguments.peers))
+    part = uvloop.run(served.take(plan, _model(arguments), _telling(name)))
     print(parts.keep(part, name))
 
 

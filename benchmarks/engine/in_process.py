@@ -129,8 +129,8 @@ def choose(names: Sequence[str]) -> list[Library]:
     return sorted((known[name] for name in names), key=lambda each: each.name == OURS)
 
 
-def take(plan: Plan, model: Path, tell: Callable[[str], None]) -> parts.Part:
-    """Takes all runs.
+def take(plan: Plan, model: Path, tell: Callable[[str, parts.Part], None]) -> parts.Part:
+    """Takes all runs. Tells of each, with what there is by then.
 
     Raises:
         RunnerError: a peer failed.
@@ -155,12 +155,14 @@ def take(plan: Plan, model: Path, tell: Callable[[str], None]) -> parts.Part:
             runners.append(runner)
         part["peers"] = {runner.peer.title: runner.read() for runner in runners}
         for run in _runs(runners, plan, words):
+            part["runs"].append(run)
             tell(
                 f"{run['peer']:28} {plan.dtype:9} {run['concurrency']:3} at once "
-                f"{run['tokens_per_s']:8.1f} tokens/s, others took {run['others_cores']:.2f} cores"
+                f"{run['tokens_per_s']:8.1f} tokens/s, others took {run['others_cores']:.2f} cores",
+                part,
             )
-            part["runs"].append(run)
         part["memory_bytes"] = {each.peer.title: each.memory_bytes() for each in runners}
+    part["is_complete"] = True
     return part
 
 

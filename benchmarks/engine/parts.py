@@ -26,12 +26,13 @@ def begin(kind: str, **what: Any) -> Part:
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(PACKAGES),
         **what,
+        "is_complete": False,
         "runs": [],
     }
 
 
 def keep(part: Mapping[str, Any], name: str) -> Path:
-    """Writes a part."""
+    """Writes a part, which may not be complete yet."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     target = FOLDER / f"{name}.json"
     target.write_text(json.dumps(part, indent=1) + "\n")

@@ -86,6 +86,8 @@ def _conditions(part: Part) -> str:
     others = [run["others_cores"] for run in part["runs"] if "others_cores" in run]
     if others:
         text += f" Other processes took up to {max(others):.2f} cores during a run."
+    if not part["is_complete"]:
+        text += "\n**It was ended before all runs were taken.**"
     for title, command in part.get("absent", {}).items():
         text += f"\n{title} was absent: `{command}` installs it."
     errors = sum(run.get("errors", 0) for run in part["runs"])

@@ -139,8 +139,8 @@ def choose(names: Sequence[str], dtype: str) -> list[Serving]:
     return sorted((known[name] for name in names), key=lambda each: each.name == OURS)
 
 
-async def take(plan: Plan, model: Path, tell: Callable[[str], None]) -> parts.Part:
-    """Takes all runs, of the servers in turn."""
+async def take(plan: Plan, model: Path, tell: Callable[[str, parts.Part], None]) -> parts.Part:
+    """Takes all runs, of the servers in turn. Tells of each, with what there is by then."""
     is_there = [each.environment is None or each.environment.is_there for each in plan.servings]
     absent = {
         each.title: each.environment.command
@@ -156,11 +156,13 @@ async def take(plan: Plan, model: Path, tell: Callable[[str], None]) -> parts.Pa
             for each in present
         ]
         async for run in _runs(running, plan, word_ids(model)):
+            part["runs"].append(run)
             tell(
                 f"{run['peer']:28} {plan.dtype:9} {run['concurrency']:3} at once "
-                f"{run['tokens_per_s']:8.1f} tokens/s, others took {run['others_cores']:.2f} cores"
+                f"{run['tokens_per_s']:8.1f} tokens/s, others took {run['others_cores']:.2f} cores",
+                part,
             )
-            part["runs"].append(run)
+    part["is_complete"] = True
     return part
 
 

