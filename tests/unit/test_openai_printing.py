@@ -258,3 +258,37 @@ def test_quoted_is_json_on_one_line(value: str) -> None:
     printed = quoted(value)
     assert json.loads(printed) == value
     assert len(printed.splitlines()) == 1
+
+
+def prompt_started() -> SequenceEvent:
+    told = [logprob("He", float("nan")), logprob("llo", -1.5, llo=-1.5, y=-2.0)]
+    return SequenceEvent(started=Started(prompt_tokens=2, prompt_logprobs=told))
+
+
+ECHOED = {
+    "tokens": ["He", "llo", " you"],
+    "token_logprobs": [None, -1.5, -0.25],
+    "top_logprobs": [None, {"llo": -1.5, "y": -2.0}, {" you": -0.25}],
+    "text_offset": [0, 2, 5],
+}
+
+
+def test_an_echo_with_log_probabilities_begins_with_null() -> None:
+    body = CompletionBody(ENVELOPE, with_logprobs=True)
+    token = Chunk(text=" you", token_ids=[1], logprobs=[logprob(" you", -0.25, **{" you": -0.25})])
+    events = [prompt_started(), text("Hello"), SequenceEvent(chunk=token), finished()]
+    body.collect(0, events)
+    (choice,) = json.loads(body.print())["choices"]
+    assert choice["text"] == "Hello you"
+    assert choice["logprobs"] == ECHOED
+
+
+def test_a_streamed_echo_brings_the_prompts_log_probabilities_with_its_text() -> None:
+    stream = CompletionStream(ENVELOPE, choices_per_prompt=1, include_usage=False)
+    token = Chunk(text=" you", token_ids=[1], logprobs=[logprob(" you", -0.25, **{" you": -0.25})])
+    events = [prompt_started(), text("Hello"), SequenceEvent(chunk=token), finished()]
+    chunks = events_of(stream.print(0, events) + stream.end())
+    told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    assert told[2] is None
+    assert {name: told[0][name] + told[1][name] for name in ECHOED} == ECHOED
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Hello", " you", ""]
