@@ -105,7 +105,8 @@ def read_config(source: Source) -> Any:
             # transformers goes on without one that it cannot read.
             read_json(generation)
     return source.load(
-        "the configuration", lambda: AutoConfig.from_pretrained(source.path, **source.options)
+        "the configuration (config.json)",
+        lambda: AutoConfig.from_pretrained(source.path, **source.options),
     )
 
 
