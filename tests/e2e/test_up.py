@@ -230,6 +230,8 @@ def test_a_busy_port_is_one_line(tmp_path: Path) -> None:
     [
         (["--model", "/nowhere/model"], r"model folder /nowhere/model does not exist"),
         (["--device", "quantum"], r"unknown device 'quantum': choose from auto, cpu, .*"),
+        (["--dtype", "int3"], r"unknown dtype 'int3': choose from auto, float32, .*"),
+        (["--load-8bit", "--load-4bit"], r"weights can be shrunk in one way: .*"),
         (["--engine", "abacus"], r"unknown engine 'abacus': choose from .*"),
         (["nonsense"], r"unexpected argument 'nonsense': .*"),
     ],

@@ -49,6 +49,30 @@ def up(
             "auto takes an accelerator where there is one.",
         ),
     ] = "auto",
+    dtype: Annotated[
+        str | None,
+        Option(
+            metavar="TYPE",
+            help="Type of the weights: auto, float32, float16 or bfloat16. Default: auto, what the "
+            "device computes in natively.",
+            show_default=False,
+        ),
+    ] = None,
+    load_8bit: Annotated[
+        bool, Option("--load-8bit", help="Weights in 8 bits: half the memory, a little less exact.")
+    ] = False,
+    load_4bit: Annotated[
+        bool, Option("--load-4bit", help="Weights in 4 bits: a quarter of the memory, less exact.")
+    ] = False,
+    gpus: Annotated[
+        str | None,
+        Option(
+            metavar="0,1",
+            help="Accelerators that each worker's weights may fill, one after the other. Default: "
+            "one.",
+            show_default=False,
+        ),
+    ] = None,
     port: Annotated[
         int,
         Option(
@@ -150,6 +174,7 @@ def up(
     try:
         preflight.check_engine(engine)
         preflight.check_device(device)
+        preflight.check_weights(dtype, load_8bit=load_8bit, load_4bit=load_4bit)
         if worker_options and not worker_options[0].startswith("-"):
             raise StartError(
                 f"unexpected argument {worker_options[0]!r}: only worker options follow, after --"
@@ -178,7 +203,13 @@ def up(
         threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers),
         routing_policy=routing_policy,
         log_level=log_level,
-        worker_options=tuple(worker_options or ()),
+        worker_options=(
+            *(("--dtype", dtype) if dtype else ()),
+            *(("--load-8bit",) if load_8bit else ()),
+            *(("--load-4bit",) if load_4bit else ()),
+            *(("--gpus", gpus) if gpus else ()),
+            *(worker_options or ()),
+        ),
     )
     # Not before what can go wrong at once has been looked for.
     from services.cli.up import mesh_life

@@ -13,7 +13,7 @@ from typing import IO
 
 from services.mesh.errors import StartError
 from services.worker.engines import ENGINES
-from services.worker.engines.settings import DEVICES
+from services.worker.engines.settings import DEVICES, DTYPES
 
 DEFAULT_ENGINE = "transformers"
 DEMO_MODEL_NAME = "tokenmesh-demo"
@@ -117,6 +117,14 @@ def check_device(device: str) -> None:
             f"unknown device {device!r}: choose from {', '.join(DEVICES)}, "
             "with an index where there are several, such as cuda:1"
         )
+
+
+def check_weights(dtype: str | None, *, load_8bit: bool, load_4bit: bool) -> None:
+    """Raises StartError for a type that does not exist, and for two ways to shrink weights."""
+    if dtype is not None and dtype not in DTYPES:
+        raise StartError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
+    if load_8bit and load_4bit:
+        raise StartError("weights can be shrunk in one way: leave out --load-8bit or --load-4bit")
 
 
 def resolve_model(model: str | None) -> str:
