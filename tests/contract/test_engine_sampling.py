@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.mesh.errors import InvalidRequestError
 from services.worker.engines.base import (
     Chunk,
     FinishReason,
@@ -215,6 +216,12 @@ class TestPromptLogprobs:
         assert isinstance(started, Started)
         prompt = b"".join(each.token_bytes for each in started.prompt_logprobs)
         assert prompt.decode().endswith("hello world")
+
+    async def test_more_than_a_message_can_carry_is_refused(self, client: EngineClient) -> None:
+        skip_unless(client, "prompt_top_logprobs")
+        with pytest.raises(InvalidRequestError, match="at most 250000") as refused:
+            await client.submit("hello " * 100, prompt_top_logprobs=20, choices=128)
+        assert refused.value.field == "sampling.prompt_top_logprobs"
 
     async def test_a_one_token_prompt_has_nothing_to_tell(self, client: EngineClient) -> None:
         skip_unless(client, "prompt_top_logprobs")

@@ -136,3 +136,49 @@ async def test_16_streams_of_a_real_model_at_once(demo_mesh: MeshNotice) -> None
 
         answers = await asyncio.gather(*(answer() for _ in range(16)))
     assert all("Paris" in each for each in answers)
+
+
+def test_an_echo_with_log_probabilities_scores_the_prompt(client: openai.OpenAI) -> None:
+    prompt = "The capital of France is Paris."
+    answer = client.completions.create(
+        model=DEMO_MODEL_NAME,
+        prompt=prompt,
+        echo=True,
+        logprobs=2,
+        max_tokens=3,
+        temperature=GREEDY,
+    )
+    (choice,) = answer.choices
+    assert choice.text.startswith(prompt)
+    told = choice.logprobs
+    assert told is not None
+    assert told.tokens is not None
+    assert told.token_logprobs is not None
+    assert told.top_logprobs is not None
+    assert answer.usage is not None
+    assert len(told.tokens) == answer.usage.total_tokens
+    assert told.token_logprobs[0] is None
+    assert told.top_logprobs[0] is None
+    assert all(value is not None and value <= 0 for value in told.token_logprobs[1:])
+    assert all(1 <= len(each) <= 2 for each in told.top_logprobs[1:])
+
+
+def test_best_of_returns_the_likeliest_and_counts_them_all(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model=DEMO_MODEL_NAME,
+        prompt="The capital",
+        n=2,
+        best_of=4,
+        max_tokens=5,
+        seed=3,
+        logprobs=0,
+        extra_body={"ignore_eos": True},
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    sums = []
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        sums.append(sum(choice.logprobs.token_logprobs or ()))
+    assert sums[0] >= sums[1]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4 * 5

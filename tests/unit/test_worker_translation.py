@@ -311,3 +311,14 @@ def test_a_failure_keeps_its_details() -> None:
     told = from_status(written(Failed(error)).failed.status)
     assert type(told) is OutOfMemoryError
     assert (told.message, told.retry_after_s) == ("too big", 2.0)
+
+
+def test_the_prompts_log_probabilities_travel_with_started() -> None:
+    first = TokenLogprob(7, "a", b"a", float("nan"))
+    second = TokenLogprob(8, "b", b"b", -0.5, (TokenLogprob(9, "c", b"c", -0.25),))
+    target = worker_pb2.SequenceEvent()
+    write_event(Started(2, prompt_logprobs=(first, second)), target)
+    one, two = target.started.prompt_logprobs
+    assert (one.token_id, one.text) == (7, "a")
+    assert one.logprob != one.logprob
+    assert (two.logprob, two.top[0].token_id, two.top[0].logprob) == (-0.5, 9, -0.25)

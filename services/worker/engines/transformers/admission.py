@@ -18,7 +18,8 @@ from services.worker.engines.transformers.text.prompts import PromptReader
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 MAX_PROMPT_SCORES = 250_000
-"""Log probabilities of a prompt, its own and the likeliest ones, that one message can carry."""
+"""Log probabilities of a prompt, its own and the likeliest ones of every choice. One message can
+carry them."""
 
 
 class Admission:
@@ -185,10 +186,11 @@ def _prompt_scores(sampling: Sampling, prompt_ids: tuple[int, ...]) -> PromptSco
     top_count = sampling.prompt_top_logprobs
     if top_count is None:
         return None
-    if len(prompt_ids) * (top_count + 1) > MAX_PROMPT_SCORES:
+    if len(prompt_ids) * (top_count + 1) * sampling.choices > MAX_PROMPT_SCORES:
         raise InvalidRequestError(
-            f"prompt_top_logprobs is {top_count} and the prompt has {len(prompt_ids)} tokens: at "
-            f"most {MAX_PROMPT_SCORES} log probabilities of a prompt are told",
+            f"prompt_top_logprobs is {top_count}, choices is {sampling.choices} and the prompt has "
+            f"{len(prompt_ids)} tokens: at most {MAX_PROMPT_SCORES} log probabilities of a prompt "
+            "are told",
             field="sampling.prompt_top_logprobs",
         )
     return PromptScores(prompt_ids, top_count)
