@@ -12,7 +12,6 @@ from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.checkpoint.placement import (
     FreeMemory,
     Placement,
-    kv_budget,
     memory_table,
     place_weights,
 )
@@ -135,13 +134,6 @@ def test_the_table_has_a_row_for_each_device() -> None:
         ["cpu", "100.0", "GiB", "85.0", "GiB", "0.0", "MiB"],
         ["disk", "512.0", "MiB"],
     ]
-
-
-def test_the_device_with_the_least_room_for_its_layers_bounds_the_cache() -> None:
-    free = {"cuda:0": 10 * GIB, "cuda:1": 60 * GIB}
-    assert kv_budget(free, {"cuda:0": 10, "cuda:1": 30}, 0.5) == 20 * GIB
-    assert kv_budget(free, {"cuda:0": 1, "cuda:1": 30}, 0.5) == 31 * GIB
-    assert kv_budget(free, {"cuda:0": 4, "cuda:1": 0}, 1.0) == 10 * GIB
 
 
 def test_which_devices_a_process_sees() -> None:

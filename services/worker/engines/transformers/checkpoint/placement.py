@@ -79,20 +79,6 @@ def place_weights(
     return Placement(names[0], limits, settings.offload_folder)
 
 
-def kv_budget(free: Mapping[str, int], layers: Mapping[str, int], share: float) -> int:
-    """Bytes that the KV cache may take, where each device keeps the cache of its own layers.
-
-    Args:
-        free: bytes left by the weights, by device.
-        layers: attention layers that run on each device.
-        share: of the free memory that may be taken.
-
-    The device with the least memory for each of its layers decides.
-    """
-    total = sum(layers.values())
-    return min(int(free[name] * share) * total // count for name, count in layers.items() if count)
-
-
 def memory_table(free: FreeMemory, placement: Placement, weights: Mapping[str, int]) -> str:
     """What each device had free, what its weights may take, and what they do take."""
     heads = ("device", "free before", "weights may take", "weights take")
