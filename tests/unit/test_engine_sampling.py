@@ -18,7 +18,8 @@ from services.worker.engines.transformers.scheduling.sequence import Request, Se
 from services.worker.engines.transformers.text.output import Output
 
 VOCABULARY = 50
-LARGE_VOCABULARY = 3000
+LARGE_VOCABULARY = 6007
+"""More than the candidates that are looked at first, and no whole number of blocks."""
 WRITTEN = [0.13870930671691895, 0.6935120820999146, 0.26913022994995117, 0.18436658382415771]
 
 
@@ -159,7 +160,7 @@ class TestSampler:
 
     def test_a_row_gets_the_same_whatever_is_beside_it(self) -> None:
         torch.manual_seed(0)
-        logits = torch.randn(6, LARGE_VOCABULARY) * 3
+        logits = torch.randn(8, LARGE_VOCABULARY) * 3
         rows = [
             sequence(0, seed=1, top_p=0.9),
             sequence(1, seed=2, top_k=1000),
@@ -167,6 +168,8 @@ class TestSampler:
             sequence(3, seed=4, temperature=0.0),
             sequence(4, seed=5, min_p=0.1, top_k=5),
             sequence(5, seed=6, repetition_penalty=1.5, output_ids=(3, 4, 4)),
+            sequence(6, seed=7, top_p=0.999, temperature=2.0, top_logprobs=3),
+            sequence(7, seed=8, logit_bias={5: 3.0}, min_tokens=4, top_logprobs=0),
         ]
         together = sample(sampler(LARGE_VOCABULARY), rows, logits.clone())
         for number, row in enumerate(rows):

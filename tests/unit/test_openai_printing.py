@@ -292,3 +292,19 @@ def test_a_streamed_echo_brings_the_prompts_log_probabilities_with_its_text() ->
     assert told[2] is None
     assert {name: told[0][name] + told[1][name] for name in ECHOED} == ECHOED
     assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Hello", " you", ""]
+
+
+@pytest.mark.parametrize(
+    ("first", "offsets"), [("<s>", [0, 0, 5]), (" Hello", [0, 5, 10]), ("Hello", [0, 5, 10])]
+)
+def test_offsets_count_what_the_echo_shows(first: str, offsets: list[int]) -> None:
+    second = "Hello" if first == "<s>" else " dear"
+    echo = "Hello" if first == "<s>" else "Hello dear"
+    told = [logprob(first, float("nan")), logprob(second, -1.0), logprob("!", -1.0)]
+    start = SequenceEvent(started=Started(prompt_tokens=2, prompt_logprobs=told[:2]))
+    token = Chunk(text="!", token_ids=[1], logprobs=told[2:])
+    body = CompletionBody(ENVELOPE, with_logprobs=True)
+    body.collect(0, [start, text(echo), SequenceEvent(chunk=token), finished()])
+    (choice,) = json.loads(body.print())["choices"]
+    assert choice["logprobs"]["text_offset"] == offsets
+    assert choice["text"][offsets[2]] == "!"

@@ -60,7 +60,7 @@ class CompletionStream:
         tokens = [*self._prompts.pop(index, ()), *chunk.logprobs]
         if not tokens:
             return self._chunk(index, quoted(chunk.text), "null", "null")
-        logprobs = self._logprobs.setdefault(index, CompletionLogprobs()).print(tokens)
+        logprobs = self._logprobs.setdefault(index, CompletionLogprobs()).print(tokens, chunk.text)
         return self._chunk(index, quoted(chunk.text), logprobs, "null")
 
     def _chunk(self, index: int, text: str, logprobs: str, reason: str) -> bytes:
@@ -74,9 +74,11 @@ class CompletionBody(AnswerBody):
 
     def print_choice(self, index: int, choice: CollectedChoice) -> str:
         """One of the choices, as a JSON object."""
-        logprobs = CompletionLogprobs().print(choice.logprobs) if self._with_logprobs else "null"
-        text = quoted("".join(choice.texts))
-        return _choice(index, text, logprobs, quoted(choice.finish_reason))
+        text = "".join(choice.texts)
+        logprobs = "null"
+        if self._with_logprobs:
+            logprobs = CompletionLogprobs().print(choice.logprobs, text)
+        return _choice(index, quoted(text), logprobs, quoted(choice.finish_reason))
 
 
 def _choice(index: int, text: str, logprobs: str, reason: str) -> str:

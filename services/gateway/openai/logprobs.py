@@ -41,18 +41,28 @@ def _tops(token: TokenLogprob) -> str:
     return "{" + ",".join(f"{quoted(top.text)}:{_number(top.logprob)}" for top in token.top) + "}"
 
 
+def _shown_characters(first: str, echo: str) -> int:
+    """Length of a prompt's first token in its echo: a beginning-of-sequence token is not in it, nor
+    a space that the tokenizer puts before a text.
+    """
+    plain = first if echo.startswith(first) else first.lstrip()
+    return len(plain) if echo.startswith(plain) else 0
+
+
 class CompletionLogprobs:
     """Prints the `logprobs` of a completion's choice, whose offsets run over all its chunks."""
 
     def __init__(self) -> None:
         self._offset_characters = 0
 
-    def print(self, tokens: Sequence[TokenLogprob]) -> str:
-        """The `logprobs` of the next chunk, or of the whole choice."""
+    def print(self, tokens: Sequence[TokenLogprob], text: str) -> str:
+        """The `logprobs` of the next chunk, or of the whole choice, whose text is given too."""
         offsets = []
         for token in tokens:
             offsets.append(str(self._offset_characters))
-            self._offset_characters += len(token.text)
+            is_first_of_prompt = math.isnan(token.logprob)
+            shown = _shown_characters(token.text, text) if is_first_of_prompt else len(token.text)
+            self._offset_characters += shown
         tops = (_tops(token) for token in tokens)
         return (
             f'{{"text_offset":{array(offsets)},'
