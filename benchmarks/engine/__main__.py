@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import uvloop
 from benchmarks.engine import parts
 from benchmarks.engine.model import ensure_model
 from services.worker.engines.settings import DTYPES, EngineSettings
+from services.worker.engines.transformers.threads import bound_spinning
 
 
 def _numbers(text: str) -> list[int]:
@@ -86,7 +86,7 @@ SCENARIOS = {
 
 def _scenario(arguments: argparse.Namespace) -> None:
     # As the engine has it, which sets it before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    bound_spinning()
     from benchmarks.engine.scenarios import event_loop, long_prompt, prefix_cache, sampling
 
     settings = EngineSettings(
@@ -144,7 +144,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _profile(arguments: argparse.Namespace) -> None:
     # As the engine has it, which sets it before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    bound_spinning()
     from benchmarks.engine import profile
 
     settings = EngineSettings(

@@ -6,7 +6,6 @@ This module imports no torch: the engine's thread does, when it loads the model.
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import threading
 import time
@@ -37,7 +36,7 @@ from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import commands
 from services.worker.engines.transformers.outbox import Outbox
 from services.worker.engines.transformers.scheduling.places import Places
-from services.worker.engines.visible_devices import visible_device_variables
+from services.worker.engines.transformers.threads import bound_spinning
 
 if TYPE_CHECKING:
     from services.worker.engines.transformers.assembly import Assembly
@@ -196,12 +195,7 @@ class TransformersEngine:
         assembly.step_loop.run()
 
     def _assemble(self) -> Assembly:
-        # Read once, when torch is loaded. By default torch's threads wait for each other by
-        # spinning. Where anything else wants a core, such as our own event loop, each of a step's
-        # hundreds of operations then waits for a turn of the operating system's scheduler: a
-        # tenth of the speed, against a quarter less on an idle machine for waiting asleep.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        os.environ.update(visible_device_variables(self._settings.gpus))
+        bound_spinning()
         try:
             from services.worker.engines.transformers.assembly import assemble
         except ModuleNotFoundError as error:
