@@ -16,13 +16,15 @@ from structlog.testing import capture_logs
 from services.mesh.errors import OutOfMemoryError, StartError
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
+from services.worker.engines.transformers.attention import function
+from services.worker.engines.transformers.checkpoint.memory import LayerShape
 from services.worker.engines.transformers.serial.generation import Generation
 from services.worker.engines.transformers.serial.module_state import ModuleState
 from services.worker.engines.transformers.serial.probe import probe
 from services.worker.engines.transformers.serial.runner import SerialRunner
 from tests.contract.engine_client import running
 from tests.generation import generate, reference
-from tests.models import checkpoint, edit_config
+from tests.models import CONTEXT_TOKENS, checkpoint, edit_config
 
 PROMPT = (7, 20, 33, 46, 59)
 OUTPUT = (5, 9, 13, 17)
@@ -79,12 +81,46 @@ class TestChoice:
         async with running(engine(folder)) as client:
             assert client.engine.models[0].execution == "serial"
 
+    async def test_a_window_that_only_the_mask_knows_is_not_lost(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def untold(*sizes: int) -> LayerShape:
+            return LayerShape(*sizes[:4])
+
+        monkeypatch.setattr(function, "LayerShape", untold)
+        async with running(engine(checkpoint("mistral"))) as client:
+            assert client.engine.models[0].execution == "serial"
+            output = await client.run("The quick brown fox", **GREEDY)
+        assert output.token_ids == generate(checkpoint("mistral"), "The quick brown fox", 20)
+
     async def test_state_that_nobody_can_keep_apart_is_refused(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(ModuleState, "find", lambda *_: STATELESS)
         line = await refusal(checkpoint("recurrent_gemma"))
         assert "beside another sequence" in line
+
+
+class TestContext:
+    @pytest.mark.parametrize(
+        ("changes", "asked", "tokens"),
+        [
+            ({}, None, CONTEXT_TOKENS),
+            ({"context_length": 64}, None, 64),
+            ({"context_length": 64}, 2000, 2000),
+            ({"max_position_embeddings": 100}, None, 100),
+        ],
+    )
+    async def test_a_model_without_an_end_of_positions_reads_what_it_was_trained_with_or_is_asked(
+        self, tmp_path: Path, changes: dict[str, int], asked: int | None, tokens: int
+    ) -> None:
+        folder = edit_config(checkpoint("mamba"), tmp_path / "m", **changes)
+        async with running(engine(folder, context_length_tokens=asked)) as client:
+            assert client.engine.models[0].context_length_tokens == tokens
+
+    async def test_beyond_its_last_position_a_model_does_not_go(self, tmp_path: Path) -> None:
+        folder = edit_config(checkpoint("mamba"), tmp_path / "m", max_seq_len=100)
+        assert "made for 100" in await refusal(folder, context_length_tokens=101)
 
 
 class TestGeneration:

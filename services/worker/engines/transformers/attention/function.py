@@ -85,7 +85,8 @@ def _attend(
     layout, cache = _running.layout, _running.cache
     if layout is None or cache is None:
         assert _running.shapes is not None, "outside of a step"
-        _running.shapes.append(LayerShape(layer, len(key), key.shape[-1], value.shape[-1]))
+        sizes = (len(key), key.shape[-1], value.shape[-1])
+        _running.shapes.append(LayerShape(layer, *sizes, sliding_window))
         return gathered.attend_alone(query, key, value, rule).transpose(0, 1)[None], None
     kept = cache.layers[layer]
     kernels = _running.kernels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import transformers
@@ -9,6 +10,10 @@ import transformers
 from services.mesh.errors import StartError
 from services.worker.engines.settings import EngineSettings
 
+_LIMITS = ("max_position_embeddings", "max_seq_len")
+"""By these names configurations tell how many positions there are."""
+_TRAINED = ("n_positions", "seq_length", "context_length")
+"""By these, how many tokens a model was trained with that has no end of positions."""
 _DEFAULTS = (
     "temperature",
     "top_p",
@@ -24,27 +29,32 @@ def context_length(config: Any, tokenizer: Any, settings: EngineSettings) -> int
     Args:
         config: of the model's decoder.
         tokenizer: asked where the configuration does not tell.
-        settings: believed where neither tells.
+        settings: believed where the configuration sets no limit.
 
     Raises:
         StartError: nobody tells.
     """
-    tokens = getattr(config, "max_position_embeddings", None)
+    tokens = _first(config, _LIMITS)
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         # Beyond its original context such a model rotates all positions of a step differently: one
         # long sequence would change what its neighbours compute.
         original = rope.get("original_max_position_embeddings")
         tokens = min(filter(None, (tokens, original)), default=None)
+    tokens = tokens or settings.context_length_tokens or _first(config, _TRAINED)
     if tokens is None and tokenizer.model_max_length < 10**9:
         tokens = tokenizer.model_max_length
-    tokens = tokens or settings.context_length_tokens
     if tokens is None:
         raise StartError(
             f"model type {config.model_type!r} does not tell its context length: set "
             "--context-length"
         )
     return int(tokens)
+
+
+def _first(config: Any, names: Sequence[str]) -> int | None:
+    given = (getattr(config, name, None) for name in names)
+    return next((tokens for tokens in given if isinstance(tokens, int) and tokens > 0), None)
 
 
 def end_ids(generation: transformers.GenerationConfig, tokenizer: Any) -> frozenset[int]:

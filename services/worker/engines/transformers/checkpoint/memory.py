@@ -22,6 +22,8 @@ class LayerShape:
     kv_heads: int
     key_size: int
     value_size: int
+    window: int | None = None
+    """Tokens that each token sees, itself included. None: all before it."""
 
     @property
     def values_per_token(self) -> int:

@@ -30,6 +30,7 @@ from services.worker.engines.transformers.layers.fusion import (
     shared_inputs,
 )
 from services.worker.engines.transformers.layers.products import fastest_product
+from services.worker.engines.transformers.checkpoint.windows import untold_windows
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.runner import Runner
 
@@ -163,6 +164,9 @@ def _replace_attention(checkpoint: Checkpoint, probe: Sequence[int]) -> list[Lay
         _logits(checkpoint, probe)
     if not layers or len({layer.layer for layer in layers}) < len(layers):
         raise refusal
+    untold = untold_windows(model.config, layers)
+    if untold:
+        raise NotPagedError(f"its layers {untold} do not tell their window")
     return list(layers)
 
 
