@@ -47,7 +47,7 @@ class TestMemoryPlan:
 
     def test_a_context_that_was_asked_for_is_kept(self) -> None:
         assert plan(2000, context_length_tokens=900) == MemoryPlan(32, 900, TOKEN_BYTES, blocks=62)
-        with pytest.raises(StartError, match=r"for 928 tokens.* lower context_length_tokens"):
+        with pytest.raises(StartError, match=r"for 928 tokens.* lower --context-length"):
             plan(800, context_length_tokens=900)
 
     def test_a_context_beyond_the_models_is_refused(self) -> None:

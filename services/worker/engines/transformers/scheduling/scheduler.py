@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,6 +10,7 @@ from services.worker.engines.transformers.scheduling.block_hash import BlockHash
 from services.worker.engines.transformers.scheduling.block_pool import BlockPool
 from services.worker.engines.transformers.scheduling.block_tables import BlockTables
 from services.worker.engines.transformers.scheduling.prefill_shares import fair_shares
+from services.worker.engines.transformers.scheduling.running_set import RunningSet
 from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
 from services.worker.engines.transformers.scheduling.waiting_line import WaitingLine
 from services.worker.engines.transformers.scheduling.work import Schedule, Work
@@ -20,6 +20,10 @@ __all__ = ["Schedule", "Scheduler", "SchedulerCounts", "Work"]
 _WATERMARK_SHARE = 100
 """One block in so many stays available when a sequence joins others, so that these can grow for
 a while before one of them must be preempted."""
+
+_SCORED_TOKENS = 64
+"""A piece of a prompt whose log probabilities are wanted: each token of it takes the memory of a
+row of logits, 600 KB with a vocabulary of 150,000."""
 
 
 @dataclass(slots=True)
@@ -62,17 +66,21 @@ class Scheduler:
         prefix_cache: bool,
         cache_root: bytes = b"",
     ) -> None:
-        self._free_slots = list(range(slots))
         self._step_tokens = step_tokens
         self._pool = pool
         hashes = BlockHashes(cache_root, pool.block_tokens) if prefix_cache else None
         self._tables = BlockTables(pool, hashes)
         self._watermark = max(1, pool.blocks // _WATERMARK_SHARE)
-        self.running: list[Sequence] = []
+        self._running = RunningSet(slots)
         self._line = WaitingLine()
         self._planned: dict[Sequence, int] = {}
         self._preempted: list[Sequence] = []
         self.counts = SchedulerCounts()
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Sequences with a slot."""
+        return self._running.sequences
 
     @property
     def waiting_count(self) -> int:
@@ -145,7 +153,7 @@ class Scheduler:
         self._tables.seal(work.sequence)
 
     def _plan_decodes(self) -> None:
-        decoding = [each for each in self._ready() if each.uncomputed_tokens == 1]
+        decoding = [each for each in self._running.ready() if each.uncomputed_tokens == 1]
         for sequence in sorted(decoding, key=_rank_of):
             is_running = sequence.slot is not None
             if is_running and not self._make_room(sequence, self._tables.lacking(sequence, 1)):
@@ -170,6 +178,8 @@ class Scheduler:
         """Plans up to `tokens` tokens of a prompt: what there are blocks for."""
         if sequence.slot is None:
             return
+        if sequence.scores_prompt:
+            tokens = min(tokens, _SCORED_TOKENS)
         self._make_room(sequence, self._tables.lacking(sequence, tokens))
         tokens = min(tokens, self._tables.room_tokens(sequence))
         if tokens > 0:
@@ -186,7 +196,7 @@ class Scheduler:
             request = sequence.request
             if not sequence.has_credit or sequence in self._preempted or request in awaiting:
                 continue
-            if not self._free_slots and not self._displaceable(sequence):
+            if not self._running.has_slot and not self._running.displaceable_by(sequence):
                 return
             matched = self._tables.match(sequence)
             if self._tables.is_being_computed(
@@ -205,45 +215,27 @@ class Scheduler:
 
     def _victims_for(self, sequence: Sequence, matched: list[int]) -> list[Sequence] | None:
         """Whom to preempt so that a waiting sequence can run: mostly nobody. None if it cannot."""
-        displaceable = self._displaceable(sequence)
+        displaceable = self._running.displaceable_by(sequence)
         if not self._fits(sequence, matched, displaceable):
             return None
         for count in range(len(displaceable) + 1):
             victims = displaceable[:count]
-            if (self._free_slots or victims) and self._fits(sequence, matched, victims):
+            if (self._running.has_slot or victims) and self._fits(sequence, matched, victims):
                 return victims
         return None
 
     def _fits(self, sequence: Sequence, matched: list[int], victims: list[Sequence]) -> bool:
         """Whether there are blocks for all of a waiting sequence beside what is under way."""
-        others = [each for each in self._ready() if each not in victims]
+        others = [each for each in self._running.ready() if each not in victims]
         pledged = sum(self._tables.lacking(each, each.uncomputed_tokens) for each in others)
         left = self._tables.available_beside(matched, victims) - pledged
         wanted = self._tables.lacking(sequence, sequence.uncomputed_tokens) - len(matched)
         return left >= wanted + (self._watermark if others else 0)
 
-    def _displaceable(self, sequence: Sequence) -> list[Sequence]:
-        """Running sequences that a waiting one may preempt, the most dispensable first.
-
-        Those of lower priority; and for their blocks alone, resting ones of its own.
-        """
-        priority = sequence.request.priority
-        resting_priority = priority if self._free_slots else None
-        return sorted(
-            (
-                each
-                for each in self.running
-                if each.request.priority < priority
-                or (each.request.priority == resting_priority and not each.has_credit)
-            ),
-            key=_dispensability,
-            reverse=True,
-        )
-
     def _make_room(self, sequence: Sequence, blocks: int) -> bool:
         """Preempts those behind a running sequence until so many blocks are available."""
         while self._pool.available_blocks < blocks:
-            last = max(self.running, key=_dispensability)
+            last = self._running.most_dispensable()
             if last is sequence:
                 return False
             self._preempt(last)
@@ -259,34 +251,23 @@ class Scheduler:
     def _start(self, sequence: Sequence, matched: list[int]) -> None:
         self._line.depart(sequence)
         self._tables.start(sequence, matched)
-        sequence.slot = heapq.heappop(self._free_slots)
-        self.running.append(sequence)
+        self._running.enter(sequence)
         if sequence.cached_tokens is None:
             sequence.cached_tokens = min(sequence.computed_tokens, len(sequence.request.prompt_ids))
         self.counts.queried_tokens += sequence.total_tokens
         self.counts.hit_tokens += sequence.computed_tokens
 
     def _stop(self, sequence: Sequence) -> None:
-        assert sequence.slot is not None
-        self.running.remove(sequence)
+        self._running.leave(sequence)
         self._tables.empty(sequence)
-        heapq.heappush(self._free_slots, sequence.slot)
-        sequence.slot = None
-
-    def _ready(self) -> list[Sequence]:
-        return [each for each in self.running if each.has_credit]
 
     def _in_prefill(self) -> list[Sequence]:
-        return [each for each in self._ready() if each not in self._planned]
+        return [each for each in self._running.ready() if each not in self._planned]
 
 
 def _not_below(request: Request, sequences: Iterable[Sequence]) -> list[Sequence]:
     """Those whose priority is not lower: to wait for others would turn priorities around."""
     return [each for each in sequences if each.request.priority >= request.priority]
-
-
-def _dispensability(sequence: Sequence) -> tuple[bool, tuple[int, float, int]]:
-    return not sequence.has_credit, sequence.rank
 
 
 def _rank_of(sequence: Sequence) -> tuple[int, float, int]:
