@@ -13,6 +13,7 @@ from services.worker.engines.transformers.checkpoint.proof import (
     NotPagedError,
     prepare_model,
 )
+from services.worker.engines.transformers.layers.fusion import restore_linears
 from services.worker.engines.transformers.serial.preparation import prepare_serial
 
 log = structlog.get_logger()
@@ -40,6 +41,8 @@ def prepare(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedModel:
         )
     if model.config._attn_implementation != attention:
         model.set_attn_implementation(attention)
+    # Modules that reach for a layer's weights find them where they expect them.
+    restore_linears(model)
     return prepare_serial(checkpoint, settings)
 
 
