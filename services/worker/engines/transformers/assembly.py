@@ -54,9 +54,12 @@ def assemble(
     """
     began_s = time.monotonic()
     # Counts for the calling thread.
-    torch.set_num_threads(settings.threads or default_threads())
+    threads = settings.threads or default_threads()
+    torch.set_num_threads(threads)
     checkpoint = load_checkpoint(settings)
     loaded = prepare(checkpoint, settings)
+    # Numba, started meanwhile, takes all cores, for torch too.
+    torch.set_num_threads(threads)
     plan = loaded.plan
     texts = TokenTexts(checkpoint.tokenizer)
     prompts = PromptReader(

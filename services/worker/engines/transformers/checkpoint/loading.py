@@ -34,6 +34,7 @@ from services.worker.engines.transformers.checkpoint.precision import (
     has_native_bfloat16,
 )
 from services.worker.engines.transformers.checkpoint.quantization import (
+    INT8,
     Quantization,
     checkpoint_quantization,
     choose_quantization,
@@ -51,6 +52,7 @@ from services.worker.engines.transformers.checkpoint.source import (
 )
 from services.worker.engines.transformers.checkpoint.tokenizer import load_tokenizer
 from services.worker.engines.transformers.checkpoint.weight_files import check_weight_files
+from services.worker.engines.transformers.layers.fusion import weight_bytes as bytes_of_weights
 
 log = structlog.get_logger()
 
@@ -81,7 +83,7 @@ class Checkpoint:
     @property
     def weight_bytes(self) -> int:
         """Memory of the weights."""
-        return sum(each.numel() * each.element_size() for each in self.model.parameters())
+        return bytes_of_weights(self.model)
 
     @property
     def has_plain_weights(self) -> bool:
@@ -143,7 +145,9 @@ def load_checkpoint(settings: EngineSettings) -> Checkpoint:
         revision=folder_revision(source.folder) if source.folder else _commit(config, settings),
         device=torch.device(placement.device),
         dtype=dtype,
-        quantization=quantization.name if quantization else given,
+        quantization=(
+            INT8 if settings.quantization == INT8 else quantization.name if quantization else given
+        ),
         device_map=device_map,
         context_length_tokens=context_length(
             config.get_text_config(decoder=True), tokenizer, settings

@@ -24,13 +24,14 @@ from services.worker.engines.transformers.checkpoint.memory import (
     MemoryPlan,
     plan_memory,
 )
+from services.worker.engines.transformers.checkpoint.quantization import INT8
+from services.worker.engines.transformers.checkpoint.windows import untold_windows
 from services.worker.engines.transformers.layers.fusion import (
     fuse_linears,
     restore_linears,
     shared_inputs,
 )
-from services.worker.engines.transformers.layers.products import fastest_product
-from services.worker.engines.transformers.checkpoint.windows import untold_windows
+from services.worker.engines.transformers.layers.products import Int8Product, fastest_product
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.runner import Runner
 
@@ -131,16 +132,26 @@ def _fuse(
     probe: Sequence[int],
     reference: torch.Tensor,
 ) -> None:
-    """Makes the linear layers fast, and takes that back where they then compute something else."""
-    fuse_linears(checkpoint.model, groups, fastest_product)
+    """Makes the linear layers fast, and takes that back where they then compute something else.
+
+    Raises:
+        StartError: rounded to int8, the model computes something else.
+    """
+    rounds = checkpoint.quantization == INT8
+    fuse_linears(checkpoint.model, groups, Int8Product if rounds else fastest_product)
     try:
         difference = _relative_difference(_logits(checkpoint, probe), reference)
     except StartError:
         log.debug("cannot run with fused layers", exc_info=True)
         difference = float("inf")
-    if not difference <= _tolerance(checkpoint):
-        log.info("linear layers stay as they are: fused, they compute something else")
-        restore_linears(checkpoint.model)
+    if difference <= _tolerance(checkpoint):
+        return
+    if rounds:
+        raise StartError(
+            f"--quantization int8 changes this model's logits by {difference:.0%}: leave it out"
+        )
+    log.info("linear layers stay as they are: fused, they compute something else")
+    restore_linears(checkpoint.model)
 
 
 def _tolerance(checkpoint: Checkpoint) -> float:

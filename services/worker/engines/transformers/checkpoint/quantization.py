@@ -16,6 +16,9 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from services.mesh.errors import StartError
 from services.worker.engines.transformers.checkpoint.source import one_line
 
+INT8 = "int8"
+"""Rounded by layers/ once they are loaded, not by transformers."""
+
 _BITS = {"8bit": 8, "4bit": 4}
 _NF4_CPU_INPUTS, _NF4_CPU_OUTPUTS = 64, 32
 """The CPU kernel of bitsandbytes 0.50 crashes for layers whose sizes are no multiples of these."""
@@ -71,8 +74,9 @@ def choose_quantization(
     """
     if asked in (None, "none"):
         return None
-    if asked == "int8":
-        raise StartError("quantization int8 does not run yet: choose 8bit or 4bit")
+    if asked == INT8:
+        _require_int8(config, model, device)
+        return None
     bits = _BITS[asked]
     if model is None:
         raise StartError(
@@ -109,6 +113,18 @@ def choose_quantization(
             )
         )
     return Quantization(bits, tuple(kept), tuple(shrunk))
+
+
+def _require_int8(config: Any, model: torch.nn.Module | None, device: torch.device) -> None:
+    if model is None:
+        raise StartError(
+            "--quantization int8 is for checkpoints that are not quantized, and this one is: "
+            f"{checkpoint_quantization(config)}"
+        )
+    if device.type != "cpu":
+        raise StartError(
+            f"--quantization int8 is for CPUs, not for {device.type}: choose 8bit or 4bit"
+        )
 
 
 def require_running(model: Any, quantization: Quantization) -> None:

@@ -120,6 +120,14 @@ def restore_linears(model: torch.nn.Module) -> None:
             model.set_submodule(name, _linear(product.weight[part], bias))
 
 
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Memory of a model's weights, those of fused layers included."""
+    products = {each.product for each in model.modules() if isinstance(each, SoleLinear)}
+    products |= {each.shared.product for each in model.modules() if isinstance(each, FusedLinear)}
+    own = sum(each.nbytes for each in model.parameters())
+    return own + sum(each.nbytes for each in products)
+
+
 def _is_linear(module: torch.nn.Module) -> bool:
     # Subclasses compute otherwise, as those of quantized weights.
     return type(module) in (torch.nn.Linear, Conv1D) and not hasattr(module, "_hf_hook")

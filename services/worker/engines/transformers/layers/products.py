@@ -6,11 +6,14 @@ On a CPU oneDNN, given weights that it has rearranged once, is two to five times
 
 from __future__ import annotations
 
+import warnings
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+_INT8_MAX = 127
+_REDUCES_RANGE = not torch.cpu._is_vnni_supported()
 _EXPECTED_ROWS = 32
 """Rows for which weights are arranged: a step of a busy engine. Others work as well."""
 
@@ -19,6 +22,8 @@ class Product(Protocol):
     """Multiplies by one weight matrix, and adds its bias."""
 
     bias: torch.Tensor | None
+    nbytes: int
+    """Memory of the weight."""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -41,6 +46,7 @@ class PlainProduct:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight = weight
         self.bias = bias
+        self.nbytes = weight.nbytes
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """`[..., outputs]` of `[..., inputs]`."""
@@ -60,6 +66,7 @@ class PackedProduct:
         self._packed = operations._reorder_linear_weight(weight, _EXPECTED_ROWS)
         self._multiply = operations._linear_pointwise
         self.bias = bias
+        self.nbytes = weight.nbytes
 
     @property
     def weight(self) -> torch.Tensor:
@@ -71,6 +78,45 @@ class PackedProduct:
         """`[..., outputs]` of `[..., inputs]`."""
         product: torch.Tensor = self._multiply(rows, self._packed, self.bias, "none", [], "")
         return product
+
+
+class Int8Product:
+    """Both sides in eight bits: weights rounded once, by output; rows as they come, as a whole.
+
+    Half the memory of bfloat16, and up to three times as fast for few rows, whose time is that of
+    reading weights. All rows of a step share one scale, so a token may depend a little on the
+    sequences beside it. For CPUs. See `torch.ao.quantization`, "dynamic quantization".
+
+    Args:
+        weight: `[outputs, inputs]`.
+        bias: `[outputs]`.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        scales = weight.abs().amax(1).clamp(min=1e-8).double() / _INT8_MAX
+        zeros = torch.zeros(len(weight), dtype=torch.long)
+        with warnings.catch_warnings():
+            # torch will move these types to another package some day.
+            warnings.simplefilter("ignore", UserWarning)
+            rounded = torch.quantize_per_channel(weight.float(), scales, zeros, 0, torch.qint8)
+        self.bias = bias
+        self.nbytes = weight.numel()
+        operations = torch.ops.quantized
+        self._packed = operations.linear_prepack(rounded, None if bias is None else bias.float())
+        self._multiply = operations.linear_dynamic
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """`[outputs, inputs]`: a copy, as it was rounded."""
+        rounded, _ = torch.ops.quantized.linear_unpack(self._packed)
+        weight: torch.Tensor = rounded.dequantize()
+        return weight
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """`[..., outputs]` of `[..., inputs]`."""
+        # A reduced range is for CPUs without VNNI, whose sums of products overflow.
+        product: torch.Tensor = self._multiply(rows.float(), self._packed, _REDUCES_RANGE)
+        return product.to(rows.dtype)
 
 
 def fastest_product(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
