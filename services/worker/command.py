@@ -113,6 +113,13 @@ def worker(
         ),
     ] = None,
     grace_period: options.GracePeriod = 30.0,
+    hung_step: Annotated[
+        float,
+        options.LimitOption(
+            help="Seconds that one step of the engine may take. If it takes longer, it hangs: "
+            "requests go to other workers, and this one ends."
+        ),
+    ] = 120.0,
     scripted_prefill_ms: Annotated[
         float,
         ScriptedOption(help="Milliseconds that each prompt costs, whatever its length."),
@@ -216,6 +223,7 @@ def worker(
             speed=speed,
             labels=read_labels(labels),
             grace_period_s=grace_period,
+            hung_step_s=hung_step,
             may_bring_template=trust_request_chat_template,
         )
         return serve(settings, stop)

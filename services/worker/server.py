@@ -27,6 +27,7 @@ from services.worker.generate.generate_stream import RETRY_AFTER_S, Serving
 from services.worker.generate.live_request import LiveRequests
 from services.worker.generate.step_fanout import StepFanout
 from services.worker.generate.step_pace import StepPace
+from services.worker.generate.step_watch import StepWatch
 from services.worker.metrics import WorkerMetrics
 from services.worker.servicer import WorkerServicer
 from services.worker.settings import WorkerSettings
@@ -111,7 +112,8 @@ async def running(
     state = ServingState()
     live_requests = LiveRequests()
     pace = StepPace()
-    fanout = StepFanout(engine, live_requests, metrics, pace)
+    watch = StepWatch(settings.hung_step_s)
+    fanout = StepFanout(engine, live_requests, metrics, pace, watch)
     drain = Drain(
         state,
         live_requests,

@@ -55,6 +55,10 @@ class WorkerSettings:
     # A gateway that takes nothing for so many seconds has its requests aborted: they hold places
     # and KV memory that others could use. Longer forgives longer pauses of a gateway process.
     gateway_read_limit_s: float = 30.0
+    # Seconds that the engine may take for one step. One that takes longer hangs: its requests go to
+    # other workers, and the process ends, for its supervisor to start it again. Longer than the
+    # longest step: where prompts are not computed in chunks, that is the longest prompt.
+    hung_step_s: float = 120.0
     # Whether a request may bring its own Jinja chat template. Off by default: templates are code,
     # although they run in a sandbox.
     may_bring_template: bool = False
@@ -84,6 +88,8 @@ class WorkerSettings:
             raise StartError(
                 f"gateway_read_limit_s is {self.gateway_read_limit_s:g}; it must be over 0"
             )
+        if not self.hung_step_s > 0:
+            raise StartError(f"--hung-step is {self.hung_step_s:g}; it must be over 0")
         if len(self.labels) > MAX_LABELS:
             raise StartError(f"--labels holds {len(self.labels)} labels; at most {MAX_LABELS} may")
         for name, value in self.labels.items():

@@ -211,6 +211,9 @@ class Attempt:
 
     def _fail_by_worker(self, error: MeshError) -> None:
         self._error = error
+        if error.reason == WorkerLostError.default_reason and not self.has_output:
+            # The worker itself says that it has come to its end.
+            self.loss = Loss()
         if self._unfinished:
             abort = worker_pb2.Abort(reason=f"a choice failed: {error.reason}")
             self._owner.send(worker_pb2.GenerateRequest(request_key=self.request_key, abort=abort))

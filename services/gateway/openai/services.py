@@ -21,6 +21,7 @@ from services.gateway.openai.envelope import Envelope, new_envelope
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
 from services.gateway.openai.interleaving import interleaved
 from services.gateway.openai.model_list import model_json, models_json
+from services.gateway.openai.seed_header import tell_seed
 from services.gateway.openai.spelling import COMPLETION_SPELLING, MODEL_SPELLING, chat_spelling
 from services.gateway.openai.stream_options import includes_usage
 from services.gateway.relay.relay import Generation, Relay
@@ -98,12 +99,17 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
                 body = ChatBody(envelope, with_logprobs=request.logprobs)
                 async for events in generation:
                     body.collect(0, events)
+                await tell_seed(context, (generation,))
                 yield HttpBody(content_type=JSON, data=body.print())
                 return
             stream = ChatStream(envelope, include_usage=includes_usage(request))
+            has_begun = False
             async for events in generation:
                 printed = stream.print(0, events)
                 if printed:
+                    if not has_begun:
+                        has_begun = True
+                        await tell_seed(context, (generation,))
                     yield HttpBody(content_type=EVENT_STREAM, data=printed)
             yield HttpBody(content_type=EVENT_STREAM, data=stream.end())
 
@@ -150,6 +156,7 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
                 )
                 async for prompt_index, events in answers:
                     body.collect(prompt_index, events)
+                await tell_seed(context, generations)
                 yield HttpBody(content_type=JSON, data=body.print())
                 return
             stream = CompletionStream(
@@ -157,9 +164,13 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
                 choices_per_prompt=choices_per_prompt,
                 include_usage=includes_usage(request),
             )
+            has_begun = False
             async for prompt_index, events in answers:
                 printed = stream.print(prompt_index, events)
                 if printed:
+                    if not has_begun:
+                        has_begun = True
+                        await tell_seed(context, generations)
                     yield HttpBody(content_type=EVENT_STREAM, data=printed)
             yield HttpBody(content_type=EVENT_STREAM, data=stream.end())
 

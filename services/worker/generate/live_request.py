@@ -81,6 +81,11 @@ class LiveRequest:
         self.running_choices -= 1
         return self.running_choices == 0
 
+    @property
+    def is_owed(self) -> bool:
+        """Whether the engine could go on with it: it has the request, and credit is left."""
+        return self.is_submitted and self.credit.granted_tokens > self.lead_tokens
+
     def unended_choices(self) -> Iterator[tuple[int, int]]:
         """Index and next number of each choice that has not ended."""
         return ((index, each) for index, each in enumerate(self.next_numbers) if each != ENDED)
@@ -110,6 +115,10 @@ class LiveRequests:
         self._requests.discard(live)
         if not self._requests:
             self._none.set()
+
+    def any_owed(self) -> bool:
+        """Whether the engine could go on with some request."""
+        return any(live.is_owed for live in self._requests)
 
     async def wait_until_none(self) -> None:
         """Returns once no request runs."""

@@ -1,0 +1,229 @@
+"""A stream that changes workers equals the undisturbed one, wherever it is cut and whatever it asks
+for. Real workers with both engines, behind a wire that is cut at a given event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.cli.up.preflight import claim_port
+from services.worker.engines import create
+from services.worker.engines.base import Engine
+from services.worker.engines.scripted.settings import ScriptedSettings
+from services.worker.engines.settings import EngineSettings
+from services.worker.server import running as running_worker
+from services.worker.settings import WorkerSettings
+from tests.fakes.cutting_worker import CuttingWorker, Scissors
+from tests.fakes.gateway_mesh import Client, chat_request, controller, gateway
+from tests.models import checkpoint
+from tokenmesh.gateway.v1 import completion_pb2
+from tokenmesh.mesh.v1 import generation_pb2
+
+MODEL = "resumed"
+TOKENS = 24
+
+
+def _scripted() -> tuple[Engine, Any]:
+    settings = ScriptedSettings(model_names=(MODEL,))
+    return create("scripted", settings), settings
+
+
+def _transformers() -> tuple[Engine, Any]:
+    settings = EngineSettings(
+        str(checkpoint()), model_names=(MODEL,), device="cpu", dtype="float32", threads=1
+    )
+    return create("transformers", settings), settings
+
+
+ENGINES = {"scripted": _scripted, "transformers": _transformers}
+
+
+@dataclass
+class Mesh:
+    """A gateway before two workers whose streams can be cut."""
+
+    client: Client
+    scissors: Scissors
+
+
+@asynccontextmanager
+async def running_mesh(engine_name: str) -> AsyncIterator[Mesh]:
+    scissors = Scissors()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(controller())
+        for worker_id in ("a", "b"):
+            engine, engine_settings = ENGINES[engine_name]()
+            await engine.start()
+            port = claim_port("127.0.0.1", 0)
+            settings = WorkerSettings(
+                engine=engine_settings,
+                port=0,
+                controllers=(address,),
+                worker_id=worker_id,
+                advertise_address=f"127.0.0.1:{port}",
+                grace_period_s=0.0,
+            )
+            served = await stack.enter_async_context(
+                running_worker(settings, engine, CollectorRegistry())
+            )
+            await stack.enter_async_context(CuttingWorker(port, served.address, scissors))
+        client = await stack.enter_async_context(gateway(address, resume_wait_s=30.0))
+        await client.wait_served(2, MODEL)
+        yield Mesh(client, scissors)
+
+
+@pytest.fixture(scope="module", params=list(ENGINES))
+def engine_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def mesh(engine_name: str) -> AsyncIterator[Mesh]:
+    async with running_mesh(engine_name) as mesh:
+        yield mesh
+
+
+@dataclass
+class Choice:
+    """What a client got of one choice."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    likeliest: list[tuple[int, ...]] = field(default_factory=list)
+    """Each token, and those that were likeliest in its place."""
+    logprobs: list[float] = field(default_factory=list, compare=False)
+    """Theirs. Equal but for rounding: a prefill adds in another order than a decode."""
+    finish: bytes = b""
+
+
+@dataclass
+class Answer:
+    """What a client got."""
+
+    started: int = 0
+    seed: int = 0
+    usage: generation_pb2.Usage = field(default_factory=generation_pb2.Usage)
+    choices: dict[int, Choice] = field(default_factory=dict)
+
+
+async def answer_of(call: Any) -> Answer:
+    answer = Answer()
+    async for response in call:
+        choice = answer.choices.setdefault(response.choice_index, Choice())
+        match response.WhichOneof("event"):
+            case "started":
+                answer.started += 1
+                answer.seed = response.started.seed
+            case "chunk":
+                assert not choice.finish
+                choice.text += response.chunk.text
+                choice.token_ids.extend(response.chunk.token_ids)
+                for each in response.chunk.logprobs:
+                    shown = (each, *each.top)
+                    choice.likeliest.append(tuple(token.token_id for token in shown))
+                    choice.logprobs += [token.logprob for token in shown]
+            case "finished":
+                assert not choice.finish
+                choice.finish = response.finished.SerializeToString() or b"-"
+            case "completed":
+                answer.usage.CopyFrom(response.completed.usage)
+    # Whether an earlier request of the test has left its prompt in a cache is not the point.
+    assert answer.usage.cached_tokens <= answer.usage.prompt_tokens
+    answer.usage.cached_tokens = 0
+    return answer
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0, "seed": 1},
+    "seeded": {"temperature": 1.3, "seed": 11},
+    "penalties": {
+        "seed": 3,
+        "repetition_penalty": 1.3,
+        "presence_penalty": 0.7,
+        "frequency_penalty": 0.9,
+    },
+    "min_tokens": {"seed": 5, "min_tokens": 20, "ignore_eos": False},
+    "logprobs": {"seed": 7, "top_logprobs": 3},
+    "choices": {"seed": 9, "choices": 3, "temperature": 1.5},
+    "logit_bias": {"seed": 13, "logit_bias": {65: 4.0, 70: -100.0}},
+    "stream_interval": {"seed": 17, "stream_interval_tokens": 3},
+    "top_k": {"seed": 19, "top_k": 40, "top_p": 0.9, "min_p": 0.01},
+}
+CUTS = ([1], [2], [3], [9], [17, 6], [25])
+"""Events until each cut: after Started, inside and between characters, twice, and late."""
+
+
+def asked(**sampling: Any) -> Any:
+    given: dict[str, Any] = {"max_tokens": TOKENS, "ignore_eos": True} | sampling
+    biases = given.pop("logit_bias", {})
+    request = chat_request("Grüße 🙂", model=MODEL, **given)
+    for token_id, bias in biases.items():
+        request.sampling.logit_bias[token_id] = bias
+    return request
+
+
+@pytest.mark.parametrize("case", list(CASES))
+async def test_a_cut_changes_nothing(mesh: Mesh, case: str) -> None:
+    request = asked(**CASES[case])
+    undisturbed = await answer_of(mesh.client.chat.Chat(request))
+    assert sum(len(each.token_ids) for each in undisturbed.choices.values()) > 10
+    for cuts in CUTS:
+        mesh.scissors.events_until_cuts = list(cuts)
+        disturbed = await answer_of(mesh.client.chat.Chat(request))
+        assert disturbed == undisturbed
+        for index, choice in undisturbed.choices.items():
+            assert disturbed.choices[index].logprobs == pytest.approx(choice.logprobs, abs=1e-4)
+        assert case == "stream_interval" or not mesh.scissors.events_until_cuts
+
+
+async def test_a_stop_string_across_the_cut_is_found(mesh: Mesh) -> None:
+    whole = await answer_of(mesh.client.chat.Chat(asked(seed=23, temperature=1.2)))
+    text = whole.choices[0].text
+    middle = len(text) // 2
+    request = asked(seed=23, temperature=1.2)
+    request.sampling.stop.append(text[middle - 2 : middle + 3])
+    undisturbed = await answer_of(mesh.client.chat.Chat(request))
+    tokens = len(undisturbed.choices[0].token_ids)
+    assert 1 < tokens < TOKENS
+    for cut in range(2, tokens + 2):
+        mesh.scissors.events_until_cuts = [cut]
+        assert await answer_of(mesh.client.chat.Chat(request)) == undisturbed
+
+
+async def test_an_echoed_prompt_comes_once(mesh: Mesh) -> None:
+    request = completion_pb2.CompleteRequest(model=MODEL, text="Grüße 🙂", echo=True)
+    request.sampling.max_tokens = TOKENS
+    request.sampling.ignore_eos = True
+    request.sampling.seed = 29
+    undisturbed = await answer_of(mesh.client.completion.Complete(request))
+    assert undisturbed.choices[0].text.startswith("Grüße 🙂")
+    for cut in (1, 2, 3, 12):
+        mesh.scissors.events_until_cuts = [cut]
+        assert await answer_of(mesh.client.completion.Complete(request)) == undisturbed
+
+
+async def test_a_drawn_seed_holds_over_a_cut_and_is_told(mesh: Mesh) -> None:
+    mesh.scissors.events_until_cuts = [9]
+    disturbed = await answer_of(mesh.client.chat.Chat(asked(temperature=1.5)))
+    again = await answer_of(mesh.client.chat.Chat(asked(temperature=1.5, seed=disturbed.seed)))
+    assert disturbed == again
+
+
+async def test_the_usage_counts_the_prompt_once_and_every_token(mesh: Mesh) -> None:
+    mesh.scissors.events_until_cuts = [20, 8]
+    answer = await answer_of(mesh.client.chat.Chat(asked(seed=1, choices=2)))
+    assert answer.usage.completion_tokens == 2 * TOKENS
+    assert answer.started == 1
+    labels = {"model": MODEL, "cause": "UNAVAILABLE"}
+    undisturbed = await answer_of(mesh.client.chat.Chat(asked(seed=1, choices=2)))
+    assert dataclasses.replace(answer, usage=undisturbed.usage) == undisturbed
+    assert answer.usage.prompt_tokens == undisturbed.usage.prompt_tokens
+    assert mesh.client.metric("tokenmesh_gateway_resumes_total", **labels) == 0
