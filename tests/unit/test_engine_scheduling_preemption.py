@@ -47,6 +47,16 @@ class TestWaitingForBlocks:
         scheduler.add(sequence("b", 12))
         assert [step(scheduler) for _ in range(4)] == [[("a", 4)]] * 4
 
+    def test_cached_blocks_that_it_will_use_itself_are_no_room(self) -> None:
+        scheduler = scheduler_of(blocks=8)
+        first = sequence("first", range(12))
+        started(scheduler, first)
+        scheduler.remove(first)
+        started(scheduler, sequence("a", 11))
+        # Three blocks are found, three are taken, and two are left for two more.
+        scheduler.add(sequence("b", range(20)))
+        assert step(scheduler) == [("a", 1)]
+
     def test_cached_blocks_give_way(self) -> None:
         scheduler = scheduler_of(blocks=5)
         first = sequence("a", 16)
@@ -66,15 +76,15 @@ class TestOutOfBlocks:
         scheduler = scheduler_of(blocks=5, prefix_cache=prefix_cache)
         old, young = sequence("old", 7), sequence("young", 7)
         started(scheduler, old, young)
+        scheduler.add(sequence("later", 5))
         assert step(scheduler) == [("old", 1), ("young", 1)]
         # Each needs a third block now, and there is one.
         schedule = scheduler.schedule()
         assert [work.sequence for work in schedule.works] == [old]
         assert schedule.preempted == [young]
         assert scheduler.counts.preemptions == 1
-        scheduler.add(sequence("later", 1))
         scheduler.remove(old)
-        assert step(scheduler) == [("young", computed_anew), ("later", 1)]
+        assert step(scheduler) == [("young", computed_anew)]
         assert len(young.output.token_ids) == 3
 
     def test_who_rests_without_credit_goes_first(self) -> None:
@@ -139,6 +149,20 @@ class TestHigherPriority:
         started(scheduler, sequence("even", 15, priority=1), sequence("low", 3))
         scheduler.add(sequence("high", 16, priority=1))
         assert step(scheduler) == [("even", 1), ("low", 1)]
+
+    def test_who_was_preempted_does_not_come_back_in_the_same_step(self) -> None:
+        scheduler = scheduler_of(blocks=12, step_tokens=8)
+        prompt = range(30)
+        large, small = sequence("large", prompt), sequence("small", 3)
+        scheduler.add(large)
+        scheduler.add(small)
+        assert step(scheduler) == [("large", 5), ("small", 3)]
+        assert step(scheduler) == [("small", 1), ("large", 8)]
+        # The large one waits for what this computes, and there is room again for the small one.
+        scheduler.add(sequence("high", prompt[:26], priority=1))
+        schedule = scheduler.schedule()
+        assert schedule.preempted == [small, large]
+        assert [work.sequence.request.key for work in schedule.works] == ["high"]
 
     def test_equal_priority_takes_nobodys_slot(self) -> None:
         scheduler = scheduler_of(slots=1)

@@ -99,6 +99,18 @@ class TestPrefixCache:
         scheduler.remove(gone)
         assert step(scheduler) == [("b", 5)]
 
+    def test_nobody_waits_for_what_was_computed_and_is_not_to_be_found(self) -> None:
+        scheduler = scheduler_of(step_tokens=8)
+        scheduler.add(sequence("a", [*SYSTEM, *range(30)]))
+        step(scheduler)
+        bad = sequence("bad", [*SYSTEM[:8], 1])
+        scheduler.add(bad)
+        step(scheduler)
+        assert bad.cached_tokens == 8
+        scheduler.discard(bad)
+        scheduler.add(sequence("b", [*SYSTEM[:8], 2]))
+        assert ("b", 4) in step(scheduler)
+
     def test_nothing_is_shared_across_adapters(self) -> None:
         scheduler = scheduler_of()
         run(scheduler, sequence("a", SYSTEM), 1)
