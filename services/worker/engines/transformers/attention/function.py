@@ -87,7 +87,8 @@ def _attend(
         assert _running.shapes is not None, "outside of a step"
         sizes = (len(key), key.shape[-1], value.shape[-1])
         _running.shapes.append(LayerShape(layer, *sizes, sliding_window))
-        return gathered.attend_alone(query, key, value, rule).transpose(0, 1)[None], None
+        alone = gathered.attend_alone(query, key, value, rule).transpose(0, 1)
+        return alone[None].contiguous(), None
     kept = cache.layers[layer]
     kernels = _running.kernels
     kernels.store(kept, key.transpose(0, 1), value.transpose(0, 1), layout)
@@ -104,7 +105,8 @@ def _attend(
             part = gathered.attend_span(query[:, reach], kept, span, layout, rule)
         parts.append(part.transpose(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return joined[None], None
+    # Some models take a view of what they get.
+    return joined[None].contiguous(), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, _attend)
