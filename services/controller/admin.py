@@ -13,6 +13,9 @@ from services.controller.validation import MAX_MODEL_NAME_CHARACTERS
 from services.mesh.errors import InvalidRequestError, ModelNotFoundError, WorkerNotFoundError
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc, endpoint_pb2, registry_pb2
 
+# A week: longer than any request runs.
+MAX_GRACE_S = 7 * 24 * 3600.0
+
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """Lists what is known; passes commands on to workers over their Attach streams."""
@@ -45,11 +48,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.DrainWorkerResponse:
         """Has the worker take no new request."""
         grace_period = request.grace_period if request.HasField("grace_period") else None
-        if grace_period is not None and grace_period.ToNanoseconds() < 0:
-            raise InvalidRequestError(
-                f"grace_period is {grace_period.ToJsonString()}; it must be 0 or more",
-                field="grace_period",
-            )
+        if grace_period is not None:
+            # Seconds and nanoseconds may hold what is no Duration; its own methods raise for it.
+            grace_s = grace_period.seconds + grace_period.nanos / 1e9
+            if not 0 <= grace_s <= MAX_GRACE_S:
+                raise InvalidRequestError(
+                    f"grace_period is {grace_s:g} s; it must be from 0 to {MAX_GRACE_S:g} s",
+                    field="grace_period",
+                )
 
         def drain(command_id: str) -> registry_pb2.AttachResponse:
             return registry_pb2.AttachResponse(
