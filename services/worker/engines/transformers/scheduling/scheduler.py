@@ -190,11 +190,12 @@ class Scheduler:
         """Lets waiting sequences run, as far as slots, blocks and the step's tokens reach."""
         prefills = self._in_prefill()
         awaiting: set[Request] = set()
+        # A copy, so that nobody who is preempted on the way comes back in the same step.
         for sequence in list(self._line):
             if len(prefills) >= self._step_tokens:
                 return
             request = sequence.request
-            if not sequence.has_credit or sequence in self._preempted or request in awaiting:
+            if not sequence.has_credit or request in awaiting:
                 continue
             if not self._running.has_slot and not self._running.displaceable_by(sequence):
                 return
