@@ -1,0 +1,170 @@
+"""REST bodies as nobody means them, through real Envoy: an answer, or a refusal that says why."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.cli.up.notice import MeshNotice
+from tests.e2e.conftest import SCRIPTED_MODEL
+from tests.fuzz.amount import FACTOR
+
+ALLOWED = {200, 400, 404, 413, 429, 501}
+PATHS = ("/chat/completions", "/completions")
+FIELDS = (
+    *("messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n"),
+    *("stream", "stream_options", "stop", "seed", "logprobs", "top_logprobs", "logit_bias"),
+    *("tools", "tool_choice", "response_format", "user", "suffix", "echo", "best_of", "metadata"),
+    *("frequency_penalty", "presence_penalty", "min_tokens", "ignore_eos", "top_k", "model"),
+)
+NUMBERS = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.floats(allow_nan=False),
+    st.sampled_from([0, -1, 1, 2**31, 2**53 + 1, 1e308, -1e308, 1e-320]),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=40))
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.one_of(st.sampled_from(["user", "system", "assistant", "tool"]), JSON)},
+        optional={"content": JSON, "name": JSON, "tool_calls": JSON, "tool_call_id": JSON},
+    ),
+    max_size=4,
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> dict[str, Any]:
+    """A request that is in order but for a few fields."""
+    body: dict[str, Any] = {
+        "model": SCRIPTED_MODEL,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "prompt": "Hello",
+        "max_tokens": 3,
+    }
+    for name in draw(st.lists(st.sampled_from(FIELDS), min_size=1, max_size=4, unique=True)):
+        body[name] = draw(MESSAGES if name == "messages" and draw(st.booleans()) else JSON)
+    return body
+
+
+BOUNDED = settings(
+    max_examples=300 * FACTOR,
+    deadline=None,
+    derandomize=FACTOR == 1,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def client(mesh: MeshNotice) -> Any:
+    with httpx.Client(base_url=mesh.base_url, timeout=60) as opened:
+        yield opened
+
+
+def check(answer: httpx.Response) -> None:
+    """It is an answer of the API, or an error in its shape that is no bug of ours."""
+    assert answer.status_code in ALLOWED, (answer.status_code, answer.text)
+    if answer.status_code != 200:
+        error = answer.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["message"]
+    elif answer.headers["content-type"].startswith("text/event-stream"):
+        *_, last, end = answer.text.split("\n\n")
+        assert end == ""
+        if last != "data: [DONE]":
+            assert json.loads(last.removeprefix("data: "))["error"]["type"] != "server_error"
+    else:
+        assert answer.json()["choices"]
+
+
+@BOUNDED
+@given(path=st.sampled_from(PATHS), body=bodies())
+def test_odd_fields(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
+    check(client.post(path, content=json.dumps(body)))
+
+
+@BOUNDED
+@given(path=st.sampled_from(PATHS), body=JSON)
+def test_any_json(client: httpx.Client, path: str, body: Any) -> None:
+    check(client.post(path, content=json.dumps(body)))
+
+
+@BOUNDED
+@given(path=st.sampled_from(PATHS), content=st.binary(max_size=200))
+def test_any_bytes(client: httpx.Client, path: str, content: bytes) -> None:
+    check(client.post(path, content=content, headers={"content-type": "application/json"}))
+
+
+DEEP = 20_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"model": ' + "[" * DEEP + "]" * DEEP + "}",
+        '{"messages": ' + '{"a":' * DEEP + "1" + "}" * DEEP + "}",
+        json.dumps(
+            {"model": SCRIPTED_MODEL, "messages": [{"role": "user", "content": "a" * 2**22}]}
+        ),
+        json.dumps(
+            {"model": SCRIPTED_MODEL, "messages": [{"role": "user", "content": "a"}] * 20_000}
+        ),
+        json.dumps({"model": SCRIPTED_MODEL, "stop": ["x"] * 50_000, "prompt": "a"}),
+        json.dumps({"model": "m" * 2**20, "messages": []}),
+        '{"model": "\\ud800", "messages": []}',
+        '{"max_tokens": 1e999, "messages": []}',
+        '{"max_tokens": ' + "9" * 10_000 + "}",
+        '{"model": "a", "model": "b"}',
+    ],
+    ids=[
+        "deep list",
+        "deep object",
+        "huge",
+        "many",
+        "stops",
+        "name",
+        "half",
+        "inf",
+        "big",
+        "twice",
+    ],
+)
+def test_giants(client: httpx.Client, content: str) -> None:
+    for path in PATHS:
+        check(client.post(path, content=content))
+
+
+def test_afterwards_nothing_is_held(mesh: MeshNotice, client: httpx.Client) -> None:
+    """The last test of this file: what came before has left no request behind."""
+    deadline_s = time.monotonic() + 60
+    while (held := running(mesh)) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert held == 0
+    body = {"model": SCRIPTED_MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+    assert client.post("/chat/completions", json=body).status_code == 200
+
+
+def running(mesh: MeshNotice) -> float:
+    """Requests that gateways and workers say they carry."""
+    total = 0.0
+    for process in mesh.processes:
+        if process.job in ("gateway", "worker"):
+            url = f"http://{process.metrics_address}{process.metrics_path}"
+            with urllib.request.urlopen(url) as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith(f"tokenmesh_{process.job}_requests_running"):
+                        total += float(line.rpartition(" ")[2])
+    return total
