@@ -23,12 +23,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--profile", choices=sorted(PROFILES), default="long")
     parser.add_argument("--seed", type=int, help="of the schedule; drawn where none is given")
+    parser.add_argument("--minutes", type=float, help="how long, where not as the profile says")
     parser.add_argument("--logs", type=Path, help="folder for the processes' logs")
     parser.add_argument("--write", action="store_true", help=f"write a report to {RESULTS.name}/")
     parser.add_argument("--plan", action="store_true", help="print the schedule and do nothing")
     parser.add_argument("--no-cuts", action="store_true", help="leave the network alone")
     asked = parser.parse_args()
     profile = PROFILES[asked.profile]
+    if asked.minutes is not None:
+        if not asked.minutes >= 1:
+            parser.error(f"--minutes is {asked.minutes:g}; it must be 1 or more")
+        profile = profile.lasting(60 * asked.minutes)
     seed = SystemRandom().randrange(2**31) if asked.seed is None else asked.seed
     if asked.plan:
         for fault in schedule(seed, profile.layout.parts(), profile.fire):

@@ -33,6 +33,15 @@ class Profile:
         """What is asked of the demo model."""
         return questions(DEMO_MODEL, self.demo_tokens) if self.demo_clients else []
 
+    def lasting(self, duration_s: float) -> Profile:
+        """The same for so long."""
+        fire = replace(
+            self.fire,
+            last_s=duration_s - (self.duration_s - self.fire.last_s),
+            blackouts_at_s=tuple(at_s for at_s in self.fire.blackouts_at_s if at_s < duration_s),
+        )
+        return replace(self, fire=fire, duration_s=duration_s)
+
     def without_cuts(self) -> Profile:
         """The same where no network can be cut."""
         return replace(self, fire=replace(self.fire, kinds=frozenset(FaultKind) - {FaultKind.CUT}))

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import machine
 from tests.chaos.faults import FaultKind, Service
+from tests.chaos.profiles import PROFILES
 from tests.chaos.run import Run
 from tests.chaos.verdict import Outcome
 
@@ -19,7 +20,11 @@ QUANTILES = (0.5, 0.99)
 
 def command(run: Run) -> str:
     """What runs the same schedule again."""
-    return f".venv/bin/python -m tests.chaos --profile {run.profile.name} --seed {run.seed}"
+    profile = run.profile
+    asked = f"--profile {profile.name} --seed {run.seed}"
+    if profile.duration_s != PROFILES[profile.name].duration_s:
+        asked += f" --minutes {profile.duration_s / 60:g}"
+    return f".venv/bin/python -m tests.chaos {asked}"
 
 
 def findings(run: Run) -> dict[str, Any]:
