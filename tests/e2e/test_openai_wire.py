@@ -94,6 +94,17 @@ def test_stream_and_body_say_the_same(mesh: MeshNotice) -> None:
         assert len(logprobs) == 40
 
 
+def test_a_drawn_seed_is_told_and_draws_the_same_again(mesh: MeshNotice) -> None:
+    drawn = post(mesh, "/chat/completions", {**HELLO, "max_tokens": 20})
+    seed = int(drawn.headers["x-tokenmesh-seed"])
+    again = post(mesh, "/chat/completions", {**HELLO, "max_tokens": 20, "seed": seed})
+    assert again.json()["choices"] == drawn.json()["choices"]
+    streamed = post(mesh, "/chat/completions", {**HELLO, "seed": seed, "stream": True})
+    assert streamed.headers["x-tokenmesh-seed"] == str(seed)
+    prompts = post(mesh, "/completions", {**PROMPT, "prompt": ["one", "two"], "max_tokens": 2})
+    assert len(prompts.headers["x-tokenmesh-seed"].split(",")) == 2
+
+
 def test_nulls_anywhere_are_as_absent(mesh: MeshNotice) -> None:
     names = (
         *("temperature", "top_p", "n", "stop", "max_tokens", "presence_penalty", "logit_bias"),

@@ -85,9 +85,11 @@ async def ask(client: httpx.AsyncClient, tokens: int = 1) -> str:
     return "ok" if answer.is_success else f"{answer.status_code}: {answer.text}"
 
 
-async def stream(client: httpx.AsyncClient, begun: Counter[str] | None = None) -> list[str]:
+async def stream(
+    client: httpx.AsyncClient, begun: Counter[str] | None = None, tokens: int = STREAM_TOKENS
+) -> list[str]:
     """The events of one stream. Its first is counted in `begun`."""
-    asked = body(stream=True, tokens=STREAM_TOKENS)
+    asked = body(stream=True, tokens=tokens)
     async with client.stream("POST", "chat/completions", json=asked) as answer:
         assert answer.is_success, (await answer.aread()).decode()
         lines: list[str] = []
@@ -173,15 +175,21 @@ async def test_a_killed_worker_costs_no_answer_that_is_sent_whole(parts: Parts) 
     assert set(outcomes) == {"ok"}
 
 
-async def test_a_worker_that_drains_loses_no_stream(parts: Parts) -> None:
+async def test_a_worker_that_drains_ends_before_its_streams(parts: Parts) -> None:
     async with open_client(parts) as client, steady_requests(client) as outcomes:
+        begun: Counter[str] = Counter()
         async with asyncio.TaskGroup() as tasks:
-            streams = [tasks.create_task(stream(client)) for _ in range(20)]
-            await until_more(outcomes, 20)
+            streams = [
+                tasks.create_task(stream(client, begun, tokens=6 * STREAM_TOKENS))
+                for _ in range(20)
+            ]
+            await until_more(begun, 20)
             parts.workers[0][0].send(signal.SIGTERM)
             assert await asyncio.to_thread(parts.workers[0][0].wait) == 0
+            assert not any(each.done() for each in streams)
         await until_more(outcomes, 50)
     assert all(each.result()[-1] == "[DONE]" for each in streams)
+    assert len({text_of_stream(each.result()) for each in streams}) == 1
     assert set(outcomes) == {"ok"}
 
 
