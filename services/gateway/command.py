@@ -147,7 +147,7 @@ def gateway(
         options.LimitOption(
             help="Tokens that a worker may be ahead of a client that reads slowly."
         ),
-    ] = 4096,
+    ] = 256,
     grace_period: options.GracePeriod = 30.0,
     metrics_port: options.MetricsPort = 0,
     ready_file: options.ReadyFile = None,

@@ -85,7 +85,7 @@ class GatewaySettings:
     resume_wait_s: float = 5.0
     # Completion tokens that a worker may send ahead of a client. Smaller bounds memory for slow
     # clients; larger than what a client is behind at any time, it never slows one down.
-    credit_window_tokens: int = 4096
+    credit_window_tokens: int = 256
 
     # Workers in a row that die before a request's first token until it is stopped and quarantined.
     # 1 stops whatever runs when a worker is killed; 0 never stops one.

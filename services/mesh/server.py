@@ -23,6 +23,10 @@ log = structlog.get_logger()
 SERVER_KEEPALIVE_INTERVAL_MS = 10_000
 SERVER_KEEPALIVE_TIMEOUT_MS = 10_000
 
+# Calls that have come and that no handler has begun. By default gRPC cancels some beyond 1,000,
+# without a word why: admission refuses with a reason instead. As many as Envoy lets through.
+MAX_PENDING_CALLS = 16_384
+
 # Beyond the grace period. What a handler leaves undone by then ends with the process.
 STOP_LIMIT_S = 5.0
 
@@ -63,6 +67,8 @@ class MeshServer:
                 ("grpc.keepalive_timeout_ms", SERVER_KEEPALIVE_TIMEOUT_MS),
                 ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS // 2),
                 ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
                 ("grpc.enable_channelz", 1),
             ),
         )

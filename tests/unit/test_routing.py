@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from random import Random
 
@@ -10,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
-from services.gateway.routing.base import Candidate, RoutingRequest, estimate_requests
+from services.gateway.routing.base import (
+    Candidate,
+    RoutingRequest,
+    estimate_requests,
+    free_places,
+    running_limit,
+)
 from services.gateway.routing.least_latency import LeastLatency
 from services.gateway.routing.lottery import Lottery
 from services.gateway.routing.power_of_two import PowerOfTwo
@@ -169,3 +176,24 @@ def test_own_requests_are_counted_now_and_others_as_reported(
     in_flight: int, reported: int, in_flight_at_report: int, expected: int
 ) -> None:
     assert estimate_requests(in_flight, reported, in_flight_at_report) == expected
+
+
+@pytest.mark.parametrize(
+    ("requests", "limit", "free"),
+    [(0, 8, 10), (9, 8, 1), (12, 8, -2), (0, 1, 2), (99, 0, math.inf)],
+)
+def test_a_worker_should_have_a_quarter_more_than_it_runs(
+    requests: int, limit: int, free: float
+) -> None:
+    assert free_places(requests, limit) == free
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "kv_used_share", "limit"),
+    [(5, 3, 0.95, 5), (5, 0, 0.95, 32), (5, 3, 0.5, 32), (0, 3, 0.95, 32), (40, 3, 1.0, 32)],
+    ids=["memory is full", "nobody waits", "a burst", "nothing runs", "more than it said"],
+)
+def test_a_worker_with_full_memory_runs_no_more_than_it_does(
+    running: int, waiting: int, kv_used_share: float, limit: int
+) -> None:
+    assert running_limit(32, running, waiting, kv_used_share) == limit

@@ -48,6 +48,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """Holds a conversation."""
         self._conversations.admit()
         when_over(context, self._conversations.release)
+        # An answer that has begun: Envoy then waits for the client's turns as long as they take.
+        await context.send_initial_metadata(())
         held = Converse(
             self._relay,
             requests,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any
 
 import grpc
@@ -10,7 +10,11 @@ import grpc
 from services.mesh.errors import InvalidRequestError
 
 REQUEST_TIMEOUT_KEY = "x-request-timeout"
-"""Metadata, or an HTTP header at Envoy: seconds, as a decimal number."""
+"""Metadata, or an HTTP header at Envoy: a duration such as 2.5, 2.5s, 500ms, 3m or 1h. Without a
+unit it is of seconds."""
+
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9})(?P<unit>ms|s|m|h)?")
+_SECONDS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def time_left_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
@@ -19,7 +23,7 @@ def time_left_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     None when the client set neither.
 
     Raises:
-        InvalidRequestError: x-request-timeout is not a number over 0.
+        InvalidRequestError: x-request-timeout is not a duration over 0.
     """
     given = [remaining] if (remaining := context.time_remaining()) is not None else []
     for key, value in context.invocation_metadata() or ():
@@ -29,13 +33,12 @@ def time_left_s(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 
 
 def _parse(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
+    match = _DURATION.fullmatch(value.strip())
+    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
+    if not seconds > 0:
         raise InvalidRequestError(
-            f"{REQUEST_TIMEOUT_KEY} must be a number of seconds over 0, not {value!r}",
+            f"{REQUEST_TIMEOUT_KEY} must be a duration over 0, such as 30, 2.5s, 500ms or 3m, "
+            f"not {value!r}",
             field=REQUEST_TIMEOUT_KEY,
         )
     return seconds

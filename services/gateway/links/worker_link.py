@@ -17,7 +17,12 @@ from services.gateway.links.outgoing import Outgoing
 from services.gateway.links.suspects import Loss, suspects
 from services.gateway.links.variant import Variant
 from services.gateway.relay.turns import Turns
-from services.gateway.routing.base import Candidate, estimate_requests, free_places
+from services.gateway.routing.base import (
+    Candidate,
+    estimate_requests,
+    free_places,
+    running_limit,
+)
 from services.gateway.routing.latency import WorkerLatency
 from services.mesh.channels import open_channel
 from services.mesh.errors import MeshError, WorkerDrainingError, WorkerLostError
@@ -143,7 +148,10 @@ class WorkerLink:
 
     def free_places(self) -> float:
         """How many more requests it should take. Negative when it has too many already."""
-        return free_places(self._requests(), self._max_running)
+        load = self._load
+        kv_used_share = load.kv_used_tokens / max(1, load.kv_total_tokens)
+        limit = running_limit(self._max_running, load.running, load.waiting, kv_used_share)
+        return free_places(self._requests(), limit)
 
     def _requests(self) -> int:
         reported = self._load.running + self._load.waiting

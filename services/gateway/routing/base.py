@@ -46,13 +46,25 @@ free is taken in the next step, and not after a round trip. More would wait wher
 treated fairly, and where a deadline costs the worker something."""
 
 
-def free_places(requests: float, max_running: int) -> float:
+MEMORY_FULL_SHARE = 0.9
+"""With so much of its KV memory taken, a worker with requests waiting can run no more than it does,
+whatever its other limits. Some is always left over: the next request needs more than that."""
+
+
+def running_limit(max_running: int, running: int, waiting: int, kv_used_share: float) -> int:
+    """How many requests a worker can run: what it says, or what its memory lets it."""
+    if waiting and running and kv_used_share >= MEMORY_FULL_SHARE:
+        return min(max_running, running)
+    return max_running
+
+
+def free_places(requests: float, running_limit: int) -> float:
     """How many more requests a worker should have. Infinite where it does not tell what it can
     run; negative where it has too many.
     """
-    if max_running <= 0:
+    if running_limit <= 0:
         return math.inf
-    return max_running + math.ceil(max_running * AHEAD_SHARE) - requests
+    return running_limit + math.ceil(running_limit * AHEAD_SHARE) - requests
 
 
 def estimate_requests(in_flight: int, reported: int, in_flight_at_report: int) -> int:
