@@ -179,6 +179,11 @@ def _tools(chat: chat_pb2.ChatPrompt) -> list[dict[str, Any]]:
 def _template_arguments(chat: chat_pb2.ChatPrompt) -> dict[str, Any]:
     arguments = plain_struct(chat.chat_template_arguments)
     if chat.reasoning_effort:
+        if chat.reasoning_effort not in chat_pb2.ReasoningEffort.values():
+            raise InvalidRequestError(
+                f"chat.reasoning_effort is {chat.reasoning_effort}, which this worker does not know",
+                field="chat.reasoning_effort",
+            )
         name = chat_pb2.ReasoningEffort.Name(chat.reasoning_effort)
         arguments["reasoning_effort"] = name.removeprefix(_REASONING_EFFORT_PREFIX).lower()
     return arguments
