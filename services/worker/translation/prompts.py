@@ -181,7 +181,7 @@ def _template_arguments(chat: chat_pb2.ChatPrompt) -> dict[str, Any]:
     if chat.reasoning_effort:
         if chat.reasoning_effort not in chat_pb2.ReasoningEffort.values():
             raise InvalidRequestError(
-                f"chat.reasoning_effort is {chat.reasoning_effort}, which this worker does not know",
+                f"chat.reasoning_effort is {chat.reasoning_effort}, which is not known here",
                 field="chat.reasoning_effort",
             )
         name = chat_pb2.ReasoningEffort.Name(chat.reasoning_effort)
