@@ -32,6 +32,8 @@ from services.worker.engines.transformers.commands import (
     Stop,
     Wake,
 )
+from services.worker.engines.transformers.idle_release import IdleRelease
+from services.worker.engines.transformers.recovery import Recovery, is_out_of_memory
 from services.worker.engines.transformers.runner import Runner
 from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
 from services.worker.engines.transformers.sampling.step import Outcome, sample_step
@@ -68,9 +70,10 @@ class StepLoop:
         self._runner = runner
         self._sampler = sampler
         self._texts = texts
-        self._device = device
         self._publish = publish
         self._may_compute = may_compute
+        self._recovery = Recovery(self._run, lambda: release_cached(device))
+        self._idle_release = IdleRelease(lambda: release_cached(device))
         self._stopping = False
         self._failed: list[Hashable] = []
         self._generated_tokens = 0
@@ -110,8 +113,10 @@ class StepLoop:
                 return
 
     def _wait_for_command(self) -> None:
-        deadline_s = self._scheduler.next_deadline_s()
-        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        now_s = time.monotonic()
+        self._idle_release.look(now_s)
+        times = (self._scheduler.next_deadline_s(), self._idle_release.due_s)
+        left_s = min((max(0.0, each - now_s) for each in times if each is not None), default=None)
         try:
             self._apply(self._commands.get(timeout=left_s))
         except queue.Empty:
@@ -164,11 +169,14 @@ class StepLoop:
         for work in works:
             if work.sequence.prefill_started_s is None:
                 work.sequence.prefill_started_s = now_s
-        try:
-            outcomes = self._run(works)
-        except Exception as error:
-            return self._compute_one_by_one(works, error)
-        return self._advance(works, outcomes)
+        out: list[SequenceEvent] = []
+        for part, result in self._recovery.compute(works):
+            if isinstance(result, Exception):
+                out += self._fail(part[0].sequence, result)
+            else:
+                out += self._advance(part, result)
+        self._idle_release.worked(time.monotonic())
+        return out
 
     def _run(self, works: Rows[Work]) -> list[Outcome]:
         outcomes = sample_step(self._sampler, works, self._runner.run(works))
@@ -178,21 +186,6 @@ class StepLoop:
                     # Alone it shows whether another has spoilt it.
                     outcomes[number] = self._run([works[number]])[0]
         return outcomes
-
-    def _compute_one_by_one(self, works: Rows[Work], error: Exception) -> list[SequenceEvent]:
-        """After a step failed: finds the sequences at fault, and gets the others on."""
-        log.warning("a step failed", sequences=len(works), error=repr(error))
-        release_cached(self._device)
-        out: list[SequenceEvent] = []
-        for work in works:
-            try:
-                outcomes = self._run([work])
-            except Exception as fault:
-                release_cached(self._device)
-                out += self._fail(work.sequence, fault)
-            else:
-                out += self._advance([work], outcomes)
-        return out
 
     def _advance(self, works: Rows[Work], outcomes: Rows[Outcome]) -> list[SequenceEvent]:
         """Books what a step computed, and makes its events."""
@@ -223,7 +216,7 @@ class StepLoop:
         request_id = sequence.request.request_id
         log.error("cannot compute a sequence", request_id=request_id, exc_info=fault)
         error: MeshError = InternalError("the engine failed to compute this request")
-        if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+        if is_out_of_memory(fault):
             error = OutOfMemoryError("the device has no memory for this request, even alone")
         elif isinstance(fault, MeshError):
             error = fault
