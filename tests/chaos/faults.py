@@ -47,3 +47,15 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.at_s:7.2f} s  {self.kind:<7} {self.part} for {self.outage_s:.2f} s"
+
+
+@dataclass
+class Suffered:
+    """A fault that happened. Times are in seconds of the monotonic clock."""
+
+    fault: Fault
+    service: Service
+    address: str
+    began_s: float
+    back_s: float | None = None
+    """When it was ready again, or heard again."""

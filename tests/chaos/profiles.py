@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tests.chaos.faults import FaultKind
-from tests.chaos.mesh import DEMO_MODEL, SCRIPTED_MODEL, Layout
+from tests.chaos.layout import DEMO_MODEL, SCRIPTED_MODEL, Layout
 from tests.chaos.questions import Question, questions
 from tests.chaos.schedule import Fire
 

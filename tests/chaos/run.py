@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.clients import Clients, ask_each
-from tests.chaos.faults import Fault
+from tests.chaos.faults import Fault, Suffered
 from tests.chaos.leftovers import leftovers
 from tests.chaos.memory import Growth, MemoryWatch
-from tests.chaos.mesh import Mesh, Suffered, running
+from tests.chaos.mesh import Mesh, running
 from tests.chaos.profiles import Profile
 from tests.chaos.questions import Question
 from tests.chaos.resumes import Resumes

@@ -15,7 +15,8 @@ from services.gateway.discovery.health import DISCOVERY_SERVICE
 from services.mesh.channels import open_channel
 from tests.chaos.clients import Clients, ask_each
 from tests.chaos.faults import Fault, FaultKind, Service
-from tests.chaos.mesh import SCRIPTED_MODEL, Layout, Mesh, running
+from tests.chaos.layout import SCRIPTED_MODEL, Layout
+from tests.chaos.mesh import Mesh, running
 from tests.chaos.questions import questions
 from tests.chaos.verdict import Verdict, judge, transcript_of
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc, registry_pb2

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.faults import Fault, FaultKind, Service
-from tests.chaos.mesh import Suffered
+from tests.chaos.faults import Fault, FaultKind, Service, Suffered
 from tests.chaos.questions import CHAT, Question
 from tests.chaos.resumes import quantile_of
 from tests.chaos.streams import Exchange, _read_response

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tests.chaos.faults import FaultKind, Service
-from tests.chaos.mesh import Suffered
+from tests.chaos.faults import FaultKind, Service, Suffered
 from tests.chaos.streams import Exchange
 from tests.chaos.transcript import (
     BrokenAnswerError,

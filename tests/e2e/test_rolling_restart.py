@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.chaos.faults import Fault, FaultKind, Service
-from tests.chaos.mesh import SCRIPTED_MODEL, Layout, Mesh, running
+from tests.chaos.layout import SCRIPTED_MODEL, Layout
+from tests.chaos.mesh import Mesh, running
 from tests.e2e.test_resilience import text_of_stream
 
 CLIENTS = 8
