@@ -66,6 +66,21 @@ async def test_tokens_are_those_of_generate_alone_and_in_mixed_batches(family: s
     assert alone == outputs[2:4]
 
 
+@pytest.mark.parametrize("family", PAGED)
+async def test_tokens_over_a_cached_prefix_are_those_of_generate(family: str) -> None:
+    folder = checkpoint(family)
+    longer = PROMPTS[LONG] + "and more"
+    async with running(engine(folder)) as client:
+        first = await client.run(PROMPTS[LONG], **GREEDY)
+        again = await client.run(PROMPTS[LONG], **GREEDY)
+        other = await client.run(longer, **GREEDY)
+    assert first.finished.cached_tokens == 0
+    assert again.finished.cached_tokens >= BLOCK_TOKENS
+    assert other.finished.cached_tokens >= BLOCK_TOKENS
+    assert again.token_ids == first.token_ids == generate(folder, PROMPTS[LONG], NEW_TOKENS)
+    assert other.token_ids == generate(folder, longer, NEW_TOKENS)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_tokens_after_preemption_are_those_of_generate(
     family: str, monkeypatch: pytest.MonkeyPatch

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from services.worker.engines.transformers.attention.kv_cache import LayerCache
 from services.worker.engines.transformers.attention.layout import Span, StepLayout, causal_mask
 from services.worker.engines.transformers.attention.rule import AttentionRule
+from services.worker.engines.transformers.attention.tiled import attend_tiled, can_tile
 
 
 def attend_alone(
@@ -19,7 +20,9 @@ def attend_alone(
 ) -> torch.Tensor:
     """One whole sequence without a cache: `[heads, tokens, size]` each, and so the result."""
     tokens = query.shape[1]
-    if rule.is_plain and (rule.window is None or tokens <= rule.window):
+    if can_tile(query, rule, tokens):
+        return attend_tiled(query, key, value, rule.scale)
+    if rule.is_causal_for(tokens):
         return F.scaled_dot_product_attention(
             query[None],
             key[None],
@@ -37,6 +40,8 @@ def attend_span(
 ) -> torch.Tensor:
     """A piece of a prompt over its keys in the cache: `[heads, tokens, size]`."""
     keys, values = cache.gather(span.blocks, span.end)
+    if can_tile(query, rule, span.end):
+        return attend_tiled(query, keys.to(query), values.to(query), rule.scale)
     mask = layout.span_mask(span, rule.window)
     return _weigh(query[None], keys.to(query)[None], values.to(query)[None], mask, rule)[0]
 
@@ -72,6 +77,17 @@ class GatheredKernels:
             query[:, :, None], keys.to(query), values.to(query), mask[:, None, None], rule
         )
         return weighed[:, :, 0]
+
+    def prefill(
+        self,
+        query: torch.Tensor,
+        cache: LayerCache,
+        span: Span,
+        layout: StepLayout,
+        rule: AttentionRule,
+    ) -> torch.Tensor:
+        """Attends for a piece of a prompt: `[heads, tokens, value size]`."""
+        return attend_span(query, cache, span, layout, rule)
 
 
 def _weigh(
