@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.mesh.metrics import DURATION_BUCKETS_S
+from services.worker.engine_metrics import EngineCollector
 from services.worker.engines.base import Engine, Finished, Started
 
 UNKNOWN_MODEL = "unknown"
@@ -73,7 +74,7 @@ class WorkerMetrics:
         self._model_names: Mapping[str, str] = {}
 
     def watch_engine(self, engine: Engine) -> None:
-        """Shows the engine's load at each scrape, and learns the names of its models."""
+        """Shows the engine's load and counters at each scrape; learns the names of its models."""
         self._model_names = {
             name: each.name for each in engine.models for name in (each.name, *each.aliases)
         }
@@ -89,6 +90,7 @@ class WorkerMetrics:
         for name, (description, read) in gauges.items():
             gauge = Gauge(f"tokenmesh_worker_{name}", description, registry=self._registry)
             gauge.set_function(read)
+        self._registry.register(EngineCollector(engine))
 
     def model(self, requested: str) -> ModelMetrics:
         """The metrics of the model that a request asks for by name or alias."""

@@ -252,6 +252,33 @@ class EngineLoad:
     generated_tokens: int
 
 
+@dataclass(frozen=True)
+class EngineCounters:
+    """What the engine has done since the start, and how its cache stands.
+
+    Where an engine has no such thing a field is None, and a mapping lacks the key.
+    """
+
+    steps: int | None = None
+    """Steps that computed something."""
+    decoded_tokens: int | None = None
+    """Tokens computed of sequences that decode, one for each of them in each step."""
+    prefilled_tokens: int | None = None
+    """Tokens computed of prompts, and of outputs that are computed anew."""
+    phase_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds spent in each phase of the steps: "schedule", "forward", "sample", "publish"."""
+    kv_blocks: Mapping[str, int] = field(default_factory=dict)
+    """Blocks of the KV cache that are "used" by sequences, only "cached", and "free"."""
+    preemptions: int | None = None
+    """How often a sequence lost its blocks to others."""
+    prefix_queried_tokens: int | None = None
+    """Tokens that were looked up in the prefix cache when their sequences began to run."""
+    prefix_hit_tokens: int | None = None
+    """Those of them that it held."""
+    out_of_memory: int | None = None
+    """Forward passes that ran out of memory."""
+
+
 class Engine(Protocol):
     """Computes tokens for many requests at once."""
 
@@ -269,6 +296,10 @@ class Engine(Protocol):
 
     def load(self) -> EngineLoad:
         """How busy it is."""
+        ...
+
+    def counters(self) -> EngineCounters:
+        """What it has done so far. From any thread."""
         ...
 
     async def start(self) -> None:

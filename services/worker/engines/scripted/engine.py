@@ -17,6 +17,7 @@ from services.mesh.errors import (
 )
 from services.worker.engines.base import (
     EngineCapacity,
+    EngineCounters,
     EngineLoad,
     EngineRequest,
     Failed,
@@ -68,6 +69,7 @@ class ScriptedEngine:
         self._queue = JobQueue()
         self._slots = Slots(settings)
         self._generated_tokens = 0
+        self._computed_steps = 0
         self._step_due_s = 0.0
         self._step = 0
         self._wake = asyncio.Event()
@@ -90,6 +92,16 @@ class ScriptedEngine:
             waiting=len(self._queue),
             kv_used_tokens=self._slots.kv_used_tokens,
             generated_tokens=self._generated_tokens,
+        )
+
+    def counters(self) -> EngineCounters:
+        """Steps and prefix cache. It has no phases, no blocks, and preempts nobody."""
+        return EngineCounters(
+            steps=self._computed_steps,
+            decoded_tokens=self._generated_tokens,
+            prefilled_tokens=self._slots.queried_tokens - self._slots.hit_tokens,
+            prefix_queried_tokens=self._slots.queried_tokens,
+            prefix_hit_tokens=self._slots.hit_tokens,
         )
 
     async def start(self) -> None:
@@ -213,6 +225,7 @@ class ScriptedEngine:
                 self._finish(job, sequence)
         self._slots.entries = still_running
         if has_worked:
+            self._computed_steps += 1
             interval = self._settings.pace.token_interval_s
             if now - self._step_due_s > interval:
                 self._step_due_s = now

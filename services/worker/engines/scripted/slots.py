@@ -16,6 +16,10 @@ class Slots:
         """Those that run, and some whose job is over, until the next step drops them."""
         self.taken = 0
         self.kv_used_tokens = 0
+        self.queried_tokens = 0
+        """Tokens that were looked up in the prefix cache, since the start."""
+        self.hit_tokens = 0
+        """Those of them that it held."""
         self._max_running = settings.max_running
         self._kv_total_tokens = settings.kv_total_tokens
         self._pace = settings.pace
@@ -53,6 +57,8 @@ class Slots:
         token_ids = [*job.prompt_token_ids, *sequence.output_token_ids()]
         cached = self._prefix_cache.match(token_ids)
         job.cached_tokens = min(cached, job.prompt_tokens)
+        self.queried_tokens += len(token_ids)
+        self.hit_tokens += cached
         self.keep(token_ids, job.reserved_tokens)
         return len(token_ids) - cached
 

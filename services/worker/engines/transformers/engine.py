@@ -23,6 +23,7 @@ from services.mesh.errors import (
 )
 from services.worker.engines.base import (
     EngineCapacity,
+    EngineCounters,
     EngineLoad,
     EngineRequest,
     Failed,
@@ -89,6 +90,10 @@ class TransformersEngine:
             kv_used_tokens=load.kv_used_tokens,
             generated_tokens=load.generated_tokens,
         )
+
+    def counters(self) -> EngineCounters:
+        """What its steps have done."""
+        return self._loaded.step_loop.counters()
 
     async def start(self) -> None:
         """Loads the model in the engine's thread, and lets it run."""

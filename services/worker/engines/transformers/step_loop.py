@@ -20,7 +20,7 @@ from services.mesh.errors import (
     OutOfMemoryError,
     UnavailableError,
 )
-from services.worker.engines.base import EngineLoad, SequenceEvent
+from services.worker.engines.base import EngineCounters, EngineLoad, SequenceEvent
 from services.worker.engines.transformers import events
 from services.worker.engines.transformers.checkpoint.device import release_cached
 from services.worker.engines.transformers.commands import (
@@ -39,6 +39,7 @@ from services.worker.engines.transformers.sampling.sampler import Sampled, Sampl
 from services.worker.engines.transformers.sampling.step import Outcome, sample_step
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
 from services.worker.engines.transformers.scheduling.sequence import Sequence
+from services.worker.engines.transformers.step_counts import StepCounts
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 log = structlog.get_logger()
@@ -76,7 +77,7 @@ class StepLoop:
         self._idle_release = IdleRelease(lambda: release_cached(device))
         self._stopping = False
         self._failed: list[Hashable] = []
-        self._generated_tokens = 0
+        self._counts = StepCounts()
         self.load = EngineLoad(0, 0, 0, 0)
         """How busy it was after the last step. Other threads may read it."""
 
@@ -90,18 +91,24 @@ class StepLoop:
                 self._fail_all(InternalError("the engine failed"))
         self._fail_all(UnavailableError("the worker stops"))
 
+    def counters(self) -> EngineCounters:
+        """What the steps have done so far. From any thread."""
+        return self._counts.with_cache(self._scheduler, self._recovery.out_of_memory)
+
     def step(self) -> None:
         """One turn. Waits for a command where there is nothing to compute."""
         self._take_commands()
         late = self._expire(time.monotonic())
         if late:
             self._publish(late)
-        works = self._schedule() if self._may_compute() else []
+        with self._counts.schedule:
+            works = self._schedule() if self._may_compute() else []
         made = self._compute(works) if works else []
         self._drop_failed()
         self._note_load()
         if made:
-            self._publish(made)
+            with self._counts.publish:
+                self._publish(made)
         if not works and not self._stopping:
             self._wait_for_command()
 
@@ -169,17 +176,23 @@ class StepLoop:
         for work in works:
             if work.sequence.prefill_started_s is None:
                 work.sequence.prefill_started_s = now_s
+        self._counts.steps += 1
         out: list[SequenceEvent] = []
         for part, result in self._recovery.compute(works):
             if isinstance(result, Exception):
                 out += self._fail(part[0].sequence, result)
             else:
-                out += self._advance(part, result)
+                self._counts.computed(part)
+                with self._counts.publish:
+                    out += self._advance(part, result)
         self._idle_release.worked(time.monotonic())
         return out
 
     def _run(self, works: Rows[Work]) -> list[Outcome]:
-        outcomes = sample_step(self._sampler, works, self._runner.run(works))
+        with self._counts.forward:
+            logits = self._runner.run(works)
+        with self._counts.sample:
+            outcomes = sample_step(self._sampler, works, logits)
         if len(works) > 1:
             for number, outcome in enumerate(outcomes):
                 if isinstance(outcome, MeshError):
@@ -198,7 +211,7 @@ class StepLoop:
             self._scheduler.advance(work)
             if outcome is not None:
                 out += self._take_token(work.sequence, outcome, now_s)
-                self._generated_tokens += 1
+                self._counts.generated_tokens += 1
         return out
 
     def _take_token(self, sequence: Sequence, token: Sampled, now_s: float) -> list[SequenceEvent]:
@@ -252,5 +265,5 @@ class StepLoop:
             running=len(self._scheduler.running),
             waiting=self._scheduler.waiting_count,
             kv_used_tokens=self._scheduler.used_tokens,
-            generated_tokens=self._generated_tokens,
+            generated_tokens=self._counts.generated_tokens,
         )

@@ -70,6 +70,7 @@ class Scheduler:
         self._pool = pool
         hashes = BlockHashes(cache_root, pool.block_tokens) if prefix_cache else None
         self._tables = BlockTables(pool, hashes)
+        self.has_prefix_cache = prefix_cache
         self._watermark = max(1, pool.blocks // _WATERMARK_SHARE)
         self._running = RunningSet(slots)
         self._line = WaitingLine()
@@ -91,6 +92,12 @@ class Scheduler:
     def used_tokens(self) -> int:
         """Tokens that the blocks of running sequences have room for."""
         return self._pool.used_blocks * self._pool.block_tokens
+
+    @property
+    def kv_blocks(self) -> dict[str, int]:
+        """How many blocks are used, cached and free."""
+        pool = self._pool
+        return {"used": pool.used_blocks, "cached": pool.cached_blocks, "free": pool.free_blocks}
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from self.running
