@@ -137,3 +137,19 @@ def test_a_quarantine_is_bounded() -> None:
     assert len(quarantine) == MAX_FINGERPRINTS
     assert not is_out(quarantine, start("4"))
     assert is_out(quarantine, start("5"))
+
+
+def test_silence_counts_half_of_a_death() -> None:
+    suspicion = Suspicion(2)
+    for _ in range(3):
+        suspicion.accuse(Loss(is_silent=True))
+        assert suspicion.is_suspect
+        assert not suspicion.is_convicted
+    suspicion.accuse(Loss(is_silent=True))
+    assert suspicion.is_convicted
+    mixed = Suspicion(2)
+    mixed.accuse(Loss(is_silent=True))
+    mixed.accuse(Loss())
+    assert not mixed.is_convicted
+    mixed.accuse(Loss(is_silent=True))
+    assert mixed.is_convicted

@@ -11,6 +11,8 @@ from typing import Protocol, TypeVar
 class Loss:
     """One time that a worker was lost."""
 
+    is_silent: bool = False
+    """Whether the worker only fell silent: then it may be cut off, and not dead."""
     was_survived: bool = False
     """Whether the same worker process has come back: then nothing has killed it."""
 

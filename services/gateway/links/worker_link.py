@@ -12,7 +12,7 @@ import structlog
 from services.gateway.discovery.fleet import Load, Model, Worker
 from services.gateway.links.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.links.breaker import Breaker, BreakerTuning
-from services.gateway.links.generate_call import GenerateCall
+from services.gateway.links.generate_call import WORKER_HUNG, GenerateCall
 from services.gateway.links.outgoing import Outgoing
 from services.gateway.links.suspects import Loss, suspects
 from services.gateway.links.variant import Variant
@@ -271,7 +271,7 @@ class WorkerLink:
         attempts = list(self._running.values())
         self._running.clear()
         self._rest()
-        loss = Loss()
+        loss = Loss(is_silent=error.reason == WORKER_HUNG)
         suspected = suspects(attempts, self._max_running) if is_death else []
         if suspected:
             self._losses.append(loss)

@@ -1,13 +1,17 @@
 """Whether a request is what its workers died of. Pure.
 
 A request is suspected while its last worker was lost before it gave a token of it. It is convicted
-when that has happened `deaths` times in a row. A suspect runs on probation: alone among suspects on
+when that has happened `deaths` times in a row; a worker that only fell silent counts half, since
+networks fail for several workers at once. A suspect runs on probation: alone among suspects on
 its worker until its first token there, so that no other is convicted for it.
 """
 
 from __future__ import annotations
 
 from services.gateway.links.suspects import Loss
+
+DEATH_WEIGHT = 2
+SILENCE_WEIGHT = 1
 
 
 class Suspicion:
@@ -29,7 +33,10 @@ class Suspicion:
     @property
     def is_convicted(self) -> bool:
         """Whether it is to run nowhere any more."""
-        return 0 < self._deaths <= len(self._standing())
+        weight = sum(
+            SILENCE_WEIGHT if loss.is_silent else DEATH_WEIGHT for loss in self._standing()
+        )
+        return 0 < DEATH_WEIGHT * self._deaths <= weight
 
     def accuse(self, loss: Loss) -> None:
         """Its worker was lost, and it may have been the cause."""
