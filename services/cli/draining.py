@@ -29,10 +29,12 @@ def drain(
         ),
     ] = None,
 ) -> None:
-    """Has a worker take no new request and finish those it has.
+    """Has a worker take no new request and give those it has to others.
 
-    Returns as soon as the worker has confirmed. The worker keeps its
-    lease and its model: tokenmesh resume has it serve again at once.
+    Streams go on on other workers of the same model; without one, they
+    end here within the grace period. Returns as soon as the worker has
+    confirmed. The worker keeps its lease and its model: tokenmesh resume
+    has it serve again at once.
 
     [bold]Examples[/]
     tokenmesh drain worker-1

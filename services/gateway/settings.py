@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.gateway.links.breaker import BreakerTuning
-from services.gateway.relay.generation import GenerationLimits
+from services.gateway.relay.course import GenerationLimits
 from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
 from services.gateway.routing.prefix_affinity import AffinityTuning

@@ -279,6 +279,19 @@ async def test_a_stream_that_broke_is_opened_again(address: str) -> None:
             assert replacement.starts
 
 
+async def test_what_was_only_refused_may_begin_on_other_weights(address: str) -> None:
+    full = failing(QueueFullError("as many wait as may", retry_after_s=1))
+    old, new = fake_model(revision="1"), fake_model(revision="2")
+    async with (
+        FakeWorker([address], full, worker_id="a", models=[old]) as refusing,
+        FakeWorker([address], worker_id="b", models=[new]),
+        gateway(address) as client,
+    ):
+        await client.wait_served(2)
+        assert [await client.answer() for _ in range(8)] == ["Hello"] * 8
+        assert refusing.starts
+
+
 async def test_a_draining_worker_gives_its_streams_to_another(address: str) -> None:
     workers = [FakeWorker([address], start_and_hang, worker_id=name) for name in ("a", "b")]
     async with workers[0], workers[1], gateway(address) as client:

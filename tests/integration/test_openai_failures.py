@@ -34,6 +34,7 @@ class ScriptedGeneration:
 
     model = "m"
     created_at_s = 1.0
+    seed = 1
 
     def __init__(self, events: Sequence[worker_pb2.SequenceEvent], error: Exception | None) -> None:
         self._events = list(events)

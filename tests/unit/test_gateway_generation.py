@@ -20,8 +20,9 @@ from services.gateway.links.variant import Variant
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.caller import ANYBODY
+from services.gateway.relay.course import GenerationLimits
 from services.gateway.relay.delivery import HELD_EVENTS_PER_CHOICE
-from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.generation import Generation
 from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.turns import Turns
@@ -142,7 +143,7 @@ async def test_nothing_is_retried_once_the_time_is_up(admission: Admission) -> N
         async with asyncio.timeout(10):
             while admission.running:
                 await asyncio.sleep(0.005)
-        with pytest.raises(WorkerLostError):
+        with pytest.raises(DeadlineError):
             await anext(running)
     assert not second.attempts
 

@@ -26,6 +26,7 @@ from services.worker.settings import WorkerSettings, read_labels
         ({"speed": 0.0}, "--speed"),
         ({"speed": float("nan")}, "--speed"),
         ({"grace_period_s": -1.0}, "--grace-period"),
+        ({"hung_step_s": 0.0}, "--hung-step"),
         ({"labels": {"": "x"}}, "--labels"),
         ({"worker_id": "a\nb"}, "--worker-id"),
     ],

@@ -189,6 +189,7 @@ class Attempt:
         """Notes that the stream broke. `loss` is what the request is suspected of, if it is."""
         if not self.is_over:
             self.is_over = True
+            self.is_movable = _never
             self.loss = loss
             self._error = error
             self._wake()
@@ -222,6 +223,8 @@ class Attempt:
 
     def _end(self, error: MeshError | None) -> None:
         self.is_over = True
+        # It would keep whoever asked for the attempt alive until the garbage collector runs.
+        self.is_movable = _never
         self._owner.note_ended(self, error)
 
     def _wake(self) -> None:

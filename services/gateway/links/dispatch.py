@@ -9,6 +9,7 @@ from random import Random
 
 from services.gateway.discovery.directory import RETRY_AFTER_S, Directory, Resolution
 from services.gateway.discovery.fleet import WorkerKey
+from services.gateway.links.outliers import outliers
 from services.gateway.links.variant import Variant
 from services.gateway.links.worker_link import WorkerLink
 from services.gateway.links.worker_links import WorkerLinks
@@ -106,6 +107,10 @@ class Dispatch:
         policy = self._policies.get(resolution.model.name)
         if policy is None:
             policy = self._policies[resolution.model.name] = self._make_policy()
+        for worker_id in outliers(
+            {worker_id: link.latency.inter_token_s(now_s) for worker_id, link in links.items()}
+        ):
+            del links[worker_id]
         candidates = [link.candidate(now_s) for link in links.values()]
         keys = () if start is None or len(candidates) == 1 else prompt_keys(start)
         chosen = policy.choose(RoutingRequest(keys, now_s), candidates, self._random)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 import structlog
 
-from services.gateway.discovery.fleet import Load, Model, Worker
+from services.gateway.discovery.fleet import Worker
 from services.gateway.links.attempt import RETRY_AFTER_S, Attempt
 from services.gateway.links.breaker import Breaker, BreakerTuning
 from services.gateway.links.generate_call import WORKER_HUNG, GenerateCall
+from services.gateway.links.listing import Listing
 from services.gateway.links.outgoing import Outgoing
 from services.gateway.links.suspects import Loss, suspects
 from services.gateway.links.variant import Variant
 from services.gateway.relay.turns import Turns
 from services.gateway.routing.base import (
     Candidate,
-    estimate_requests,
-    free_places,
-    running_limit,
 )
 from services.gateway.routing.latency import WorkerLatency
 from services.mesh.channels import open_channel
@@ -73,21 +71,14 @@ class WorkerLink:
         self._turns = turns
         self._on_trip = on_trip
         self._on_available = on_available
-        self._models: Sequence[Model] = ()
-        self.variants: dict[str, Variant] = {}
-        """What the worker serves, by the models' own names."""
         self._channel = open_channel(worker.address, CHANNEL_OPTIONS)
         self.stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
-        self._load = Load()
-        self._in_flight_at_report = 0
-        self._speed = 1.0
-        self._max_running = 0
+        self._listing = Listing()
         self._running: dict[int, Attempt] = {}
         self._on_probation: Attempt | None = None
         self._next_key = 1
         self._outgoing = Outgoing()
         self._is_up = True
-        self._is_listed_draining = worker.draining
         self._says_it_drains = False
         self._losses: list[Loss] = []
         self._hung_after_s = hung_after_s
@@ -118,7 +109,12 @@ class WorkerLink:
     @property
     def is_draining(self) -> bool:
         """Whether the worker takes nothing new: as it says itself, or as a controller tells."""
-        return self._says_it_drains or self._is_listed_draining
+        return self._says_it_drains or self._listing.is_draining
+
+    @property
+    def variants(self) -> Mapping[str, Variant]:
+        """What the worker serves, by the models' own names."""
+        return self._listing.variants
 
     def describe(self, worker: Worker) -> bool:
         """Takes over what a controller told of the worker.
@@ -126,36 +122,20 @@ class WorkerLink:
         Returns whether it may take requests now that it did not before.
         """
         was_draining = self.is_draining
-        self._is_listed_draining = worker.draining
-        may_take_more = was_draining and not self.is_draining
-        if worker.models != self._models:
-            self._models = worker.models
-            self.variants = {model.name: Variant.of(model) for model in worker.models}
-            may_take_more = True
-        self._speed = worker.capacity.speed
-        self._max_running = worker.capacity.max_running
+        serves_more = self._listing.describe(worker, self.in_flight)
         if self.is_draining and not was_draining:
             self.move_requests()
-        if worker.load is not self._load:
-            self._load = worker.load
-            self._in_flight_at_report = self.in_flight
-        return may_take_more
+        return serves_more or (was_draining and not self.is_draining)
 
     def candidate(self, now_s: float) -> Candidate:
         """The worker as routing policies see it."""
+        listing = self._listing
         latency_s = self.latency.answer_s(now_s)
-        return Candidate(self.worker_id, self._requests(), self._speed, latency_s)
+        return Candidate(self.worker_id, listing.requests(self.in_flight), listing.speed, latency_s)
 
     def free_places(self) -> float:
         """How many more requests it should take. Negative when it has too many already."""
-        load = self._load
-        kv_used_share = load.kv_used_tokens / max(1, load.kv_total_tokens)
-        limit = running_limit(self._max_running, load.running, load.waiting, kv_used_share)
-        return free_places(self._requests(), limit)
-
-    def _requests(self) -> int:
-        reported = self._load.running + self._load.waiting
-        return estimate_requests(self.in_flight, reported, self._in_flight_at_report)
+        return self._listing.free_places(self.in_flight)
 
     def start(
         self,
@@ -272,7 +252,7 @@ class WorkerLink:
         self._running.clear()
         self._rest()
         loss = Loss(is_silent=error.reason == WORKER_HUNG)
-        suspected = suspects(attempts, self._max_running) if is_death else []
+        suspected = suspects(attempts, self._listing.max_running) if is_death else []
         if suspected:
             self._losses.append(loss)
         for attempt in attempts:

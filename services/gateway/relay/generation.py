@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from types import TracebackType
 from typing import Self
 
-from services.gateway.discovery.fleet import WorkerKey
-from services.gateway.links.attempt import Attempt
 from services.gateway.links.dispatch import Dispatch
-from services.gateway.links.variant import Variant
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.caller import Caller
+from services.gateway.relay.course import Course, GenerationLimits
 from services.gateway.relay.delivery import Delivery
-from services.gateway.relay.persistence import Persistence, PersistenceLimits
 from services.gateway.relay.progress import ChoiceProgress
 from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.request_record import RequestRecord
-from services.gateway.relay.suspicion import Suspicion
 from services.gateway.relay.waiting_room import TurnRequest, WaitingRoom
 from services.gateway.requests import requirements
 from services.gateway.requests.cost import expected_tokens
@@ -31,23 +26,6 @@ from tokenmesh.worker.v1 import worker_pb2
 
 SEED_BITS = 53
 """Drawn seeds fit a JSON number exactly."""
-
-PROBATION_WAIT_S = 5.0
-"""How long a suspect waits for a worker without another one, where there are workers. Longer keeps
-more suspects apart; shorter has those behind them wait less."""
-
-LOOK_AGAIN_S = 0.25
-"""How soon a request that waits for a worker asks again those that have refused it."""
-
-
-@dataclass(frozen=True)
-class GenerationLimits:
-    """What a gateway allows each request."""
-
-    credit_window_tokens: int
-    persistence: PersistenceLimits = field(default_factory=PersistenceLimits)
-    poison_deaths: int = 2
-    """Workers in a row that die of a request until it is stopped. 0 for never."""
 
 
 class Generation:
@@ -80,8 +58,8 @@ class Generation:
         metrics: GatewayMetrics,
         random: Random,
     ) -> None:
-        self._seed_was_drawn = not start.sampling.HasField("seed")
-        if self._seed_was_drawn:
+        seed_was_drawn = not start.sampling.HasField("seed")
+        if seed_was_drawn:
             start.sampling.seed = random.getrandbits(SEED_BITS)
         start.credit_tokens = limits.credit_window_tokens
         self.request_id = start.request_id
@@ -95,20 +73,21 @@ class Generation:
         self._caller = caller
         self._admission = admission
         self._waiting_room = waiting_room
-        self._limits = limits
         operation = "chat" if start.WhichOneof("prompt") == "chat" else "text_completion"
         self._record = RequestRecord(metrics, operation)
         self._delivery = Delivery(max(1, start.sampling.choices), self._record, whole=whole)
-        self._persistence = Persistence(limits.persistence)
-        self._suspicion = Suspicion(limits.poison_deaths)
-        self._quarantine = quarantine
+        self._course = Course(
+            start,
+            seed_was_drawn=seed_was_drawn,
+            deadline_s=self._deadline_s,
+            delivery=self._delivery,
+            record=self._record,
+            dispatch=dispatch,
+            quarantine=quarantine,
+            limits=limits,
+        )
         self._is_over = False
-        self._tried: set[WorkerKey] = set()
-        self._variant: Variant | None = None
-        self._granted_tokens = 0
         self._model_name = ""
-        self._worker: WorkerKey
-        self._attempt: Attempt
         self._timer: asyncio.TimerHandle
 
     async def __aenter__(self) -> Self:
@@ -138,18 +117,16 @@ class Generation:
 
     async def __anext__(self) -> Sequence[worker_pb2.SequenceEvent]:
         """All events that have come since the last ones; the chunks of a choice joined into one."""
-        delivery = self._delivery
+        delivery, course = self._delivery, self._course
         while delivery.unfinished:
             try:
-                events = await self._attempt.take()
+                events = await course.attempt.take()
             except MeshError as error:
-                await self._go_on_elsewhere(error)
+                await course.go_on(error)
                 continue
             delivered, tokens = delivery.take(events)
             if tokens:
-                self._replenish(tokens)
-                if self._tried:
-                    self._settle()
+                course.note_tokens(tokens)
             if delivered:
                 return delivered
         raise StopAsyncIteration
@@ -168,7 +145,8 @@ class Generation:
             return
         self._is_over = True
         self._timer.cancel()
-        self._attempt.abort(AbortedError("the client left"))
+        left = AbortedError("the client left")
+        self._course.end(error if isinstance(error, MeshError) else left)
         self._admission.release(self._caller)
         self._waiting_room.leave(self._model_name)
         self._record.end(
@@ -182,7 +160,6 @@ class Generation:
         self.model = self._start.model = resolution.name
         self._record.begin(resolution.name)
         requirements.check(self._start, resolution.model)
-        self._quarantine.check(self._start, seed_was_drawn=self._seed_was_drawn)
         if self._time_left_s <= 0:
             raise self._deadline_error()
         self._model_name = resolution.model.name
@@ -194,110 +171,13 @@ class Generation:
             self._deadline_s,
         )
         async with self._waiting_room.turn(turn):
-            self._begin_attempt()
+            self._course.begin()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._deadline_s - time.monotonic(), self._expire)
 
-    def _begin_attempt(self, *, alone: bool = True) -> None:
-        """Starts the request, or goes on with it, on a worker that has not failed it of late. A
-        suspect runs `alone` among suspects, where that is asked for.
-
-        Raises:
-            MeshError: there is none.
-        """
-        resolution = self._dispatch.resolve(self._start.model)
-        suspected = alone and self._suspicion.is_suspect
-        link = self._dispatch.pick(
-            resolution, self._tried, self._start, like=self._variant, on_probation=suspected
-        )
-        if self._variant is None:
-            self._variant = link.variants[resolution.model.name]
-        self._worker = link.key
-        self._tried.add(link.key)
-        self._granted_tokens = self._limits.credit_window_tokens
-        time_left_s = max(0.0, self._deadline_s - time.monotonic())
-        self._start.time_left.FromNanoseconds(round(time_left_s * 1e9))
-        first_numbers = self._delivery.move(self._start)
-        self._attempt = link.start(self._start, first_numbers, on_probation=suspected)
-        self._attempt.is_movable = self._is_movable
-
-    def _is_movable(self) -> bool:
-        """Whether another worker could go on with it just now."""
-        try:
-            resolution = self._dispatch.resolve(self._start.model)
-        except MeshError:
-            return False
-        return self._dispatch.can_go_on(resolution, like=self._variant)
-
-    async def _go_on_elsewhere(self, error: MeshError) -> None:
-        """Has another worker go on, or raises the error where that must not be."""
-        if self._is_over:
-            raise error
-        self._weigh_suspicion()
-        has_output = self._delivery.has_output
-        self._persistence.fail(error, time.monotonic(), has_output=has_output)
-        self._tried.add(self._worker)
-        if not self._has_begun_again():
-            with self._record.waiting():
-                await self._wait_for_worker(error)
-        self._record.went_on(error, has_output=has_output)
-
-    def _weigh_suspicion(self) -> None:
-        """Stops the request when its workers have died of it.
-
-        Raises:
-            PoisonRequestError: they have.
-        """
-        if self._attempt.loss is not None:
-            self._suspicion.accuse(self._attempt.loss)
-            if self._suspicion.is_convicted:
-                self._quarantine.add(self._start, seed_was_drawn=self._seed_was_drawn)
-                self._record.convicted()
-                raise self._quarantine.error()
-
-    async def _wait_for_worker(self, error: MeshError) -> None:
-        """Begins on the first worker that comes, or raises the error when none does in time."""
-        now_s = time.monotonic()
-        waits_for_others = self._suspicion.is_suspect and self._is_movable()
-        until_s = now_s + max(
-            self._persistence.wait_s(now_s), PROBATION_WAIT_S if waits_for_others else 0.0
-        )
-        while (left_s := until_s - time.monotonic()) > 0:
-            await self._dispatch.wait_for_change(min(left_s, LOOK_AGAIN_S))
-            if self._is_over:
-                raise error
-            self._tried.clear()
-            if self._has_begun_again():
-                return
-        if not (waits_for_others and self._has_begun_again(alone=False)):
-            # Nobody else is there, which says less than why it failed.
-            raise error
-
-    def _has_begun_again(self, *, alone: bool = True) -> bool:
-        try:
-            self._begin_attempt(alone=alone)
-        except MeshError:
-            return False
-        return True
-
-    def _settle(self) -> None:
-        """The present worker does well: those that failed before it may be asked again."""
-        self._tried.clear()
-        self._persistence.progress()
-        self._suspicion.clear()
-
     def _expire(self) -> None:
-        error = self._deadline_error()
-        self._attempt.abort(error)
         # A client that does not read must not keep its place.
-        self._finish(error)
+        self._finish(self._deadline_error())
 
     def _deadline_error(self) -> DeadlineError:
         return DeadlineError(f"the request took longer than the {self._time_left_s:g} s it had")
-
-    def _replenish(self, delivered_tokens: int) -> None:
-        """Gives credit back once half of it is used, so that the worker never waits for it."""
-        half = self._limits.credit_window_tokens // 2
-        if self._granted_tokens - delivered_tokens <= half:
-            self._granted_tokens += half
-            self._attempt.grant_credit(half)

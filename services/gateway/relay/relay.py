@@ -8,7 +8,8 @@ from services.gateway.links.dispatch import Dispatch
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.caller import ANYBODY, Caller
-from services.gateway.relay.generation import Generation, GenerationLimits
+from services.gateway.relay.course import GenerationLimits
+from services.gateway.relay.generation import Generation
 from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.waiting_room import WaitingRoom
 from tokenmesh.worker.v1 import worker_pb2

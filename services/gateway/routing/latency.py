@@ -65,6 +65,10 @@ class WorkerLatency:
         """A request's tokens came so long after each other, on average."""
         self._inter_token.measure(duration_s, now_s)
 
+    def inter_token_s(self, now_s: float) -> float:
+        """Time between two tokens, in seconds; 0 when it is not known."""
+        return self._inter_token.value_s(now_s, silent_after_s=self._silent_after_s)
+
     def answer_s(self, now_s: float) -> float:
         """Time of an answer of ANSWER_TOKENS, in seconds; 0 when it is not known."""
         silent_after_s = self._silent_after_s
