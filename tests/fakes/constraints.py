@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from services.mesh.errors import InvalidRequestError
 from services.worker.engines.base import Constraint
-from services.worker.engines.constraints import TokenConstraint, Words
+from services.worker.engines.constraints import TokenConstraint, Vocabulary, Words
 
 
 class OneOf:
@@ -42,3 +42,13 @@ class ChoicesCompiler:
         if constraint.form != "choices":
             raise InvalidRequestError("only choices are known", field="sampling.constraint")
         return OneOf(map(self._encode, constraint.choices), self._end_id)
+
+
+def choices_compiler(vocabulary: Vocabulary) -> ChoicesCompiler:
+    """As an engine's settings name it."""
+
+    def encode(text: str) -> Sequence[int]:
+        ids: list[int] = vocabulary.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    return ChoicesCompiler(encode, min(vocabulary.end_ids))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -10,18 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.mesh.errors import InvalidRequestError, UnsupportedError
+from services.mesh.errors import InvalidRequestError, StartError, UnsupportedError
 from services.worker.engines.bad_words import BadWords, bad_words
 from services.worker.engines.base import Constraint, FinishReason, OutputSoFar, Sampling
+from services.worker.engines.constraints import Vocabulary, load_compiler
 from services.worker.engines.detokenizer import ByteDetokenizer
 from services.worker.engines.settings import EngineSettings
-from services.worker.engines.transformers import TransformersEngine, assembly
-from services.worker.engines.transformers.admission import Admission
+from services.worker.engines.transformers import TransformersEngine
 from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
 from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
 from services.worker.engines.transformers.text.output import Output
 from tests.contract.engine_client import running
-from tests.fakes.constraints import ChoicesCompiler, OneOf
+from tests.fakes.constraints import OneOf
 from tests.models import checkpoint
 
 VOCABULARY = 70
@@ -88,6 +87,10 @@ def sample(sampler: Sampler, rows: list[Sequence]) -> list[int]:
     return [each.token_id for each in outcomes if isinstance(each, Sampled)]
 
 
+def engine_settings(**fields: Any) -> EngineSettings:
+    return EngineSettings(str(checkpoint()), device="cpu", dtype="float32", threads=1, **fields)
+
+
 class TestConstraints:
     def test_an_output_takes_the_form_and_its_neighbours_do_not(self) -> None:
         sampler = Sampler(VOCABULARY, torch.device("cpu"))
@@ -114,19 +117,8 @@ class TestConstraints:
         assert isinstance(outcomes[0], InvalidRequestError)
         assert isinstance(outcomes[1], Sampled)
 
-    async def test_an_engine_with_a_compiler_keeps_to_the_form_also_after_a_cut(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from transformers import AutoTokenizer
-
-        folder = checkpoint()
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        compiler = ChoicesCompiler(
-            lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
-            tokenizer.eos_token_id,
-        )
-        monkeypatch.setattr(assembly, "Admission", functools.partial(Admission, compiler=compiler))
-        settings = EngineSettings(str(folder), device="cpu", dtype="float32", threads=1)
+    async def test_an_engine_with_a_compiler_keeps_to_the_form_also_after_a_cut(self) -> None:
+        settings = engine_settings(constraint_compiler="tests.fakes.constraints:choices_compiler")
         async with running(TransformersEngine(settings)) as client:
             form = Constraint("choices", choices=("Grüße aus München", "Numbers: 0 1 2"))
             whole = await client.run(constraint=form, seed=4)
@@ -142,8 +134,21 @@ class TestConstraints:
                 await client.submit(constraint=Constraint("regex", "a+"))
 
     async def test_an_engine_without_a_compiler_refuses(self) -> None:
-        settings = EngineSettings(str(checkpoint()), device="cpu", dtype="float32", threads=1)
-        async with running(TransformersEngine(settings)) as client:
+        async with running(TransformersEngine(engine_settings())) as client:
             with pytest.raises(UnsupportedError) as refused:
                 await client.submit(constraint=Constraint("regex", "a+"))
             assert refused.value.field == "sampling.constraint"
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("tests.fakes.constraints", "write module:function"),
+            (":choices_compiler", "write module:function"),
+            ("no_such_package.there:compiler", "Python package 'no_such_package'"),
+            ("tests.fakes.constraints:no_such", "has no no_such"),
+        ],
+    )
+    def test_a_compiler_that_is_not_there_stops_the_start(self, name: str, told: str) -> None:
+        with pytest.raises(StartError, match="constraint_compiler") as stopped:
+            load_compiler(name, Vocabulary(None, 8, frozenset({0})))
+        assert told in str(stopped.value)

@@ -121,6 +121,11 @@ class EngineSettings:
     """CPU threads that compute. Default: all cores, or what a container may use of them. Fewer
     leave room for others on the machine; for models of a few million parameters 1 is as fast."""
 
+    constraint_compiler: str | None = None
+    """What makes outputs take a form, such as that of a JSON schema, as "module:function": see
+    services.worker.engines.constraints.load_compiler. Default: nothing, and requests that ask for a
+    form are refused."""
+
     chat_template_path: Path | None = None
     """A file with a Jinja chat template that replaces the checkpoint's own."""
 

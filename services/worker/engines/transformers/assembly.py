@@ -11,6 +11,7 @@ import structlog
 import torch
 
 from services.worker.engines.base import EngineCapacity, ModelDescription, SequenceEvent
+from services.worker.engines.constraints import Vocabulary, load_compiler
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.admission import Admission
 from services.worker.engines.transformers.checkpoint.device import default_threads
@@ -67,6 +68,7 @@ def assemble(
         texts,
         vocabulary_size=loaded.vocabulary_size,
     )
+    vocabulary = Vocabulary(checkpoint.tokenizer, loaded.vocabulary_size, checkpoint.end_ids)
     admission = Admission(
         prompts,
         texts,
@@ -74,6 +76,7 @@ def assemble(
         end_ids=checkpoint.end_ids,
         vocabulary_size=loaded.vocabulary_size,
         context_length_tokens=plan.context_length_tokens,
+        compiler=load_compiler(settings.constraint_compiler, vocabulary),
         can_score_prompts=loaded.execution != "serial",
     )
     step_loop = StepLoop(
