@@ -203,6 +203,21 @@ async def test_credit_comes_back_once_half_of_it_is_used(admission: Admission) -
             assert number < granted + sum(credits_) <= number + 4
 
 
+@pytest.mark.parametrize(("waiting", "is_measurable"), [(3, True), (4, False)])
+async def test_a_worker_is_not_blamed_for_a_client_that_reads_slowly(
+    admission: Admission, waiting: int, is_measurable: bool
+) -> None:
+    """All credit is used up before the client takes anything: the worker had to wait."""
+    link = Link("a")
+    running = generation(link, admission=admission, window_tokens=4)
+    async with running:
+        link.attempts[0].receive(STARTED)
+        for number in range(1, waiting + 1):
+            link.attempts[0].receive(chunk(number, "x", number))
+        await anext(running)
+        assert link.attempts[0].is_measurable is is_measurable
+
+
 async def test_a_time_that_is_up_already_starts_nothing(admission: Admission) -> None:
     link = Link("a")
     with pytest.raises(DeadlineError):

@@ -64,6 +64,7 @@ class Attempt:
         "_unfinished",
         "_waiter",
         "has_output",
+        "is_measurable",
         "is_movable",
         "is_over",
         "loss",
@@ -82,6 +83,8 @@ class Attempt:
         self.is_over = False
         self.has_output = False
         """Whether the worker has sent output."""
+        self.is_measurable = True
+        """Whether its pace is the worker's: no client that reads slowly has held it back."""
         self.loss: Loss | None = None
         """Set when the worker was lost, and may have been lost for this request."""
         self.is_movable: Callable[[], bool] = _never
@@ -197,7 +200,7 @@ class Attempt:
     def _measure_inter_token(self, completion_tokens: int) -> None:
         """Of an attempt that went on with an answer, more tokens count than it has made: that
         flatters its worker a little, once."""
-        if self.has_output and completion_tokens > 1:
+        if self.has_output and self.is_measurable and completion_tokens > 1:
             duration_s = time.monotonic() - self._first_token_at_s
             self._owner.note_latency(None, duration_s / (completion_tokens - 1))
 

@@ -109,6 +109,8 @@ class Course:
         """
         half = self._window_tokens // 2
         if self._granted_tokens - tokens <= half:
+            if tokens >= self._granted_tokens:
+                self.attempt.is_measurable = False
             self._granted_tokens += half
             self.attempt.grant_credit(half)
         if self._failed_by:
