@@ -11,10 +11,10 @@ RECEIVE_BUFFER_BYTES = 4096
 ANSWER_LIMIT_S = 60.0
 
 
-def request(path: str, body: dict[str, object]) -> bytes:
+def request(path: str, body: dict[str, object], *fields: str) -> bytes:
     """A whole POST of JSON."""
     text = json.dumps(body).encode()
-    return head(path, f"content-length: {len(text)}") + text
+    return head(path, f"content-length: {len(text)}", *fields) + text
 
 
 def head(path: str, *fields: str) -> bytes:
@@ -24,12 +24,13 @@ def head(path: str, *fields: str) -> bytes:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[socket.socket]:
-    """A connection that takes in little."""
+def connected(address: str, source: str = "127.0.0.1") -> Iterator[socket.socket]:
+    """A connection that takes in little, from an address of this machine."""
     host, _, port = address.rpartition(":")
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         connection.settimeout(ANSWER_LIMIT_S)
+        connection.bind((source, 0))
         connection.connect((host, int(port)))
         yield connection
 

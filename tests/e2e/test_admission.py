@@ -19,6 +19,7 @@ from tests.e2e.raw_clients import connected, request
 MODEL = "scripted"
 CHAT = "/v1/chat/completions"
 MAX_WAITING = 2
+ADDRESS_FIELDS = ("x-forwarded-for", "x-envoy-external-address")
 # One that runs, and one that waits at the worker to take its place.
 AT_THE_WORKER = 2
 
@@ -108,3 +109,25 @@ def test_a_full_mesh(full: FullMesh) -> None:
         clients[0].close()
         wait_for("the next had its turn", partial(full.has_waiting, 0))
         assert full.has_at_the_worker(AT_THE_WORKER)
+
+
+def test_nobody_fills_the_queue_for_others(full: FullMesh) -> None:
+    """Callers are told apart by the address that Envoy sees, not by what they say of themselves."""
+    greedy, modest = "127.0.0.1", "127.0.0.2"
+    with ExitStack() as stack:
+        for number in range(1, AT_THE_WORKER + 1):
+            first = stack.enter_context(connected(full.address, greedy))
+            first.sendall(request(CHAT, body()))
+            wait_for("it was with the worker", partial(full.has_at_the_worker, number))
+        for number in range(1, MAX_WAITING + 1):
+            last = stack.enter_context(connected(full.address, greedy))
+            last.sendall(request(CHAT, body() | {"user": f"invented-{number}"}))
+            wait_for("it waited", partial(full.has_waiting, number))
+
+        other = stack.enter_context(connected(full.address, modest))
+        other.sendall(request(CHAT, body()))
+        assert last.recv(65_536).startswith(b"HTTP/1.1 429 ")
+        wait_for("the other waited", partial(full.has_waiting, MAX_WAITING))
+        lying = stack.enter_context(connected(full.address, modest))
+        lying.sendall(request(CHAT, body(), *(f"{name}: 9.9.9.9" for name in ADDRESS_FIELDS)))
+        assert lying.recv(65_536).startswith(b"HTTP/1.1 429 ")

@@ -127,6 +127,18 @@ def test_the_longest_line_gives_up_its_last() -> None:
     fill(queue, waiting("a"), low, waiting("a"), waiting("b"), waiting("b"))
     assert queue.last_of_longest() is low
     queue.remove(low)
+    new = waiting("a", user="new")
+    fill(queue, new)
+    newest = queue.last_of_longest()
+    assert newest is not None
+    assert newest.caller.user != "new", "two of another user wait"
+    queue.remove(newest)
+    newer = waiting("a", user="newer")
+    fill(queue, newer)
+    assert queue.last_of_longest() is newer
+    queue.remove(newer)
+    queue.remove(new)
+    fill(queue, waiting("a"))
     fill(queue, *(waiting("heavy", weight=10.0) for _ in range(6)))
     last = queue.last_of_longest()
     assert last is not None

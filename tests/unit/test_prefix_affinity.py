@@ -23,7 +23,7 @@ from services.gateway.routing.rendezvous import home, ranked
 from tokenmesh.mesh.v1 import chat_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
-CONVERSATIONS = 2000
+CONVERSATIONS = 500
 keys = st.integers(0, 2**64 - 1)
 fleets = st.lists(
     st.text("abcdefghij0123456789-", min_size=1, max_size=12), min_size=2, max_size=12, unique=True

@@ -10,8 +10,10 @@ import grpc
 
 from services.gateway.relay.caller import Caller
 
-FORWARDED_FOR_KEY = "x-forwarded-for"
-"""Envoy appends the address that it sees; what stands before it, a client may have made up."""
+ADDRESS_KEY = "x-envoy-external-address"
+"""Envoy sets it to the address that it sees, or that the proxies it is told to trust have seen, and
+lets no client's own through. x-forwarded-for would not do: a client may have made up its beginning,
+and Envoy puts itself at its end for a client on its own machine."""
 
 IPV6_PREFIX_BITS = 64
 """The smallest network that one customer gets: its addresses are one caller."""
@@ -21,8 +23,8 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any], user: str = "") -> Ca
     """The caller by address, and the user that it says it asks for."""
     address = _host(context.peer())
     for key, value in context.invocation_metadata() or ():
-        if key == FORWARDED_FOR_KEY:
-            address = str(value).rpartition(",")[2].strip() or address
+        if key == ADDRESS_KEY:
+            address = str(value)
     return Caller(_network(address), user)
 
 

@@ -110,11 +110,13 @@ class FairShares(Generic[LineT, Item]):
         return taken
 
     def longest(self) -> LineT | None:
-        """The line with most waiting for its weight; None when nothing waits."""
+        """The line with most waiting for its weight, of equal ones the newest; None when nothing
+        waits.
+        """
         waiting = [share for share in self._shares.values() if share.line.length]
         if not waiting:
             return None
-        return max(waiting, key=lambda share: share.line.length / share.weight).line
+        return max(reversed(waiting), key=lambda share: share.line.length / share.weight).line
 
     def _forget(self) -> None:
         """Drops empty lines that owe nothing: they would start where a new one does."""
