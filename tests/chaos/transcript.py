@@ -61,7 +61,8 @@ class Transcript:
             if mine.text != theirs.text:
                 found.append(f"choice {index}: {_first_difference(mine.text, theirs.text)}")
             found += [
-                f"choice {index}: {name} differ"
+                f"choice {index}: {name} differ: "
+                f"{_first_unequal(getattr(mine, name), getattr(theirs, name))}"
                 for name in ("roles", "logprobs", "finish_reasons", "rest")
                 if getattr(mine, name) != getattr(theirs, name)
             ]
@@ -145,6 +146,13 @@ def _take(transcript: Transcript, chunk: dict[str, Any]) -> None:
             choice.logprobs += logprobs.get("content") or [logprobs]
         if told.get("finish_reason"):
             choice.finish_reasons.append(told["finish_reason"])
+
+
+def _first_unequal(got: list[Any], wanted: list[Any]) -> str:
+    for at, (mine, theirs) in enumerate(zip(got, wanted, strict=False)):
+        if mine != theirs:
+            return f"at {at}, {mine!r:.200} instead of {theirs!r:.200}"
+    return f"{len(got)} instead of {len(wanted)}"
 
 
 def _first_difference(got: str, wanted: str) -> str:
