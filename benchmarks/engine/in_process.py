@@ -23,6 +23,7 @@ from benchmarks.engine.prompts import Prompt, random_prompts, word_ids
 PROMPT_TOKENS = 128
 COMPLETION_TOKENS = 64
 # More where a round is short.
+WARM_UP_ROUNDS = 3
 ROUNDS = {1: 4, 8: 3, 32: 2}
 REPEATS = 3
 STOP_LIMIT_S = 20.0
@@ -172,9 +173,11 @@ def _runs(
     for concurrency in plan.concurrencies:
         able = [each for each in runners if concurrency in each.peer.concurrencies]
         for runner in able:
-            # Uncounted: memory, caches and thread pools warm up.
+            # Uncounted: memory, caches and thread pools warm up. Until our KV cache, which takes
+            # pages from the machine as it first uses them, has used them all.
             warm_up = random_prompts(words, PROMPT_TOKENS, f"warm up {concurrency}")
-            runner.take_round([next(warm_up) for _ in range(concurrency)])
+            for _ in range(WARM_UP_ROUNDS):
+                runner.take_round([next(warm_up) for _ in range(concurrency)])
         for repeat in range(plan.repeats):
             for runner in able:
                 prompts = random_prompts(words, PROMPT_TOKENS, f"{concurrency} {repeat}")

@@ -20,6 +20,7 @@ from benchmarks.engine.prompts import Prompt, random_prompts, word_ids
 from benchmarks.load import measure_rounds
 from benchmarks.peers import servers
 from benchmarks.peers.environments import FASTCHAT, VLLM, Environment
+from benchmarks.peers.ours import KV_CACHE_MEMORY
 from benchmarks.peers.servers import Server
 from benchmarks.summary import summarise
 from benchmarks.targets import openai_completions
@@ -93,7 +94,8 @@ async def _our_engine(model: Path, dtype: str) -> AsyncIterator[Take]:
 async def _our_mesh(model: Path, dtype: str, logs: Path) -> AsyncIterator[Server]:
     """Controller, gateway, one worker and Envoy."""
     options = ("--model", str(model), "--device", "cpu")
-    async with mesh.running(("--dtype", dtype), up_options=options) as notice:
+    worker_options = ("--dtype", dtype, "--kv-cache-memory", KV_CACHE_MEMORY)
+    async with mesh.running(worker_options, up_options=options) as notice:
         yield Server(notice.addresses("envoy")[0], notice.models[0])
 
 
@@ -174,7 +176,7 @@ async def _runs(
         for repeat in range(-1, plan.repeats):
             for serving, take_rounds in running:
                 prompts = random_prompts(words, PROMPT_TOKENS, f"{concurrency} {repeat}")
-                rounds = 1 if repeat < 0 else serving.rounds[concurrency]
+                rounds = serving.rounds[concurrency]
                 load_average = machine.load_average()
                 disturbance = machine.Disturbance()
                 taken = await take_rounds(concurrency, prompts, rounds)

@@ -14,6 +14,11 @@ from benchmarks.engine.client import EngineClient, running
 from benchmarks.peers import rounds
 from services.worker.engines.settings import EngineSettings
 
+KV_CACHE_BYTES = 256 * 1024 * 1024
+KV_CACHE_MEMORY = "256MiB"
+"""Enough for 32 of the requests, and used all over after a few rounds: as a server that has run for
+a while. Peers fill theirs with zeros at the start."""
+
 
 async def _answer(
     client: EngineClient, prompts: Sequence[Sequence[int]], completion_tokens: int
@@ -32,6 +37,7 @@ async def main() -> None:
         dtype=arguments.dtype,
         threads=arguments.threads,
         quantization=arguments.quantization,
+        kv_memory_bytes=KV_CACHE_BYTES,
     )
     loop = asyncio.get_running_loop()
     async with running(settings) as client:
