@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "constraints.txt"
 HEADER = "# Every package at the version that TokenMesh is tested with. Written by 'make lock'.\n"
+UNPINNED = frozenset({"triton"})
+"""Each build of torch for CUDA requires one version of it, which the CPU's build does not tell."""
 
 
 def public_version(requirement: str) -> str:
@@ -27,7 +29,11 @@ def main() -> None:
         capture_output=True,
         text=True,
     ).stdout
-    pinned = (line for line in frozen.splitlines() if "==" in line)
+    pinned = (
+        line
+        for line in frozen.splitlines()
+        if "==" in line and line.partition("==")[0] not in UNPINNED
+    )
     lines = sorted({public_version(line) for line in pinned}, key=str.lower)
     LOCK.write_text(HEADER + "".join(f"{line}\n" for line in lines))
 

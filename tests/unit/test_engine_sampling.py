@@ -13,7 +13,8 @@ from services.worker.engines.base import Sampling
 from services.worker.engines.detokenizer import ByteDetokenizer
 from services.worker.engines.randomness import uniform
 from services.worker.engines.sampling import resolve_sampling
-from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.sampling.pending import Sampled
+from services.worker.engines.transformers.sampling.sampler import Sampler
 from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
 from services.worker.engines.transformers.text.output import Output
 

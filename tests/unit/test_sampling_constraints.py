@@ -16,7 +16,8 @@ from services.worker.engines.constraints import Vocabulary, load_compiler
 from services.worker.engines.detokenizer import ByteDetokenizer
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.sampling.pending import Sampled
+from services.worker.engines.transformers.sampling.sampler import Sampler
 from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
 from services.worker.engines.transformers.text.output import Output
 from tests.contract.engine_client import running

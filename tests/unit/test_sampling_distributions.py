@@ -12,8 +12,9 @@ import torch
 from services.worker.engines.base import Sampling
 from services.worker.engines.detokenizer import ByteDetokenizer
 from services.worker.engines.randomness import stream, uniform, uniforms
+from services.worker.engines.transformers.sampling.pending import Sampled
 from services.worker.engines.transformers.sampling.plan import SamplingPlan
-from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.sampling.sampler import Sampler
 from services.worker.engines.transformers.scheduling.sequence import Request, Sequence
 from services.worker.engines.transformers.text.output import Output
 

@@ -23,7 +23,8 @@ from services.worker.engines.base import (
 )
 from services.worker.engines.transformers import events
 from services.worker.engines.transformers.admission import Admission
-from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.sampling.pending import Sampled
+from services.worker.engines.transformers.sampling.sampler import Sampler
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 from services.worker.engines.transformers.text.prompts import PromptReader
 from services.worker.engines.transformers.text.token_texts import TokenTexts
@@ -106,7 +107,8 @@ def run(
         outcomes = sampler.sample(running, torch.stack([logits_after(each) for each in running]))
         for each, outcome in zip(running, outcomes, strict=True):
             assert isinstance(outcome, Sampled), outcome
-            for event in events.sampled(each, outcome, texts, 0.0):
+            ending = events.add(each, outcome, 0.0)
+            for event in events.sampled(each, outcome, ending, texts, 0.0):
                 told[each.choice_index].take(event)
     return told
 

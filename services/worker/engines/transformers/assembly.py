@@ -94,6 +94,7 @@ def assemble(
         device=checkpoint.device,
         publish=publish,
         may_compute=may_compute,
+        overlaps=checkpoint.device.type != "cpu",
     )
     _spare_the_collector()
     description = _describe(checkpoint, settings, loaded, can_chat=prompts.can_chat)

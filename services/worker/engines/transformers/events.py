@@ -15,7 +15,7 @@ from services.worker.engines.base import (
     Timing,
     TokenLogprob,
 )
-from services.worker.engines.transformers.sampling.sampler import Sampled
+from services.worker.engines.transformers.sampling.pending import Sampled
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 from services.worker.engines.transformers.text.output import Ending
 from services.worker.engines.transformers.text.token_texts import TokenTexts
@@ -36,15 +36,28 @@ def started(sequence: Sequence, texts: TokenTexts) -> list[SequenceEvent]:
     return _numbered(sequence, *first)
 
 
-def sampled(
-    sequence: Sequence, token: Sampled, texts: TokenTexts, now_s: float
-) -> list[SequenceEvent]:
-    """Adds a token to its sequence. Returns a chunk when one is due, and the end if it is there."""
+def add(sequence: Sequence, token: Sampled, now_s: float) -> Ending | None:
+    """Adds a token to its sequence. Returns why it ends there, as far as ids tell."""
     if sequence.first_token_s is None:
         sequence.first_token_s = now_s
     if sequence.credit_tokens is not None:
         sequence.credit_tokens -= 1
-    text, ending = sequence.output.take(token.token_id)
+    return sequence.output.add(token.token_id)
+
+
+def sampled(
+    sequence: Sequence, token: Sampled, ending: Ending | None, texts: TokenTexts, now_s: float
+) -> list[SequenceEvent]:
+    """Of the token added last, a chunk when one is due, and the end if it is there.
+
+    Args:
+        sequence: that it was added to.
+        token: the token.
+        ending: what `add` said of it.
+        texts: the tokens' texts.
+        now_s: when it was added.
+    """
+    text, ending = sequence.output.tell(token.token_id, ending)
     sequence.unsent_text += text
     sequence.unsent_ids.append(token.token_id)
     request = sequence.request

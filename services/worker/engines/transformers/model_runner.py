@@ -9,7 +9,12 @@ import torch
 from services.worker.engines.transformers.attention.function import step_attention
 from services.worker.engines.transformers.attention.kernels import BlockKernels
 from services.worker.engines.transformers.attention.kv_cache import KVCache
-from services.worker.engines.transformers.attention.layout import Piece, StepLayout
+from services.worker.engines.transformers.attention.layout import Piece, StepLayout, lay_out
+from services.worker.engines.transformers.decode_graphs import (
+    DecodeGraphs,
+    DecodeInputs,
+    Recorder,
+)
 from services.worker.engines.transformers.scheduling.scheduler import Work
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 
@@ -24,27 +29,52 @@ class ModelRunner:
         self._cache = cache
         self._kernels = kernels
         self._device = device
+        self._graphs: DecodeGraphs | None = None
+
+    def record_decoding(self, record: Recorder, *, max_rows: int, context_tokens: int) -> None:
+        """From now on replays recordings of steps that only decode.
+
+        Args:
+            record: makes them.
+            max_rows: sequences that may run.
+            context_tokens: tokens of the longest sequence.
+        """
+        self._graphs = DecodeGraphs(
+            self._decode,
+            record,
+            self._cache,
+            max_rows=max_rows,
+            table_blocks=-(-context_tokens // self._cache.block_tokens),
+        )
 
     def run(self, step: Rows[Work]) -> torch.Tensor:
         """Logits in float32, `logit_rows` of each work, in the order of the step.
 
-        Works of one token come first. What is computed goes into the cache; running the same work
-        again writes the same.
+        What is computed goes into the cache; running the same work again writes the same. Output
+        tokens are computed as rows that decode, several of a sequence, too, where it is computed
+        anew: so they come out as they did the first time.
         """
-        token_ids: list[int] = []
+        decode_ids: list[int] = []
+        prompt_ids: list[int] = []
         decoding: list[Piece] = []
         prompts: list[Piece] = []
-        logit_rows: list[int] = []
+        wanted: list[tuple[bool, int]] = []
         for work in step:
             sequence, end = work.sequence, work.start + work.tokens
-            piece = Piece(sequence.blocks, work.start, work.tokens)
-            if work.tokens == 1 and not prompts:
-                decoding.append(piece)
-            else:
-                prompts.append(piece)
-            token_ids += sequence.token_ids(work.start, end)
-            logit_rows += range(len(token_ids) - work.logit_rows, len(token_ids))
-        return self.forward(token_ids, decoding, prompts, logit_rows)
+            border = min(max(len(sequence.request.prompt_ids), work.start), end)
+            if work.start < border:
+                prompts.append(Piece(sequence.blocks, work.start, border - work.start))
+                prompt_ids += sequence.token_ids(work.start, border)
+            decoding += [Piece(sequence.blocks, place, 1) for place in range(border, end)]
+            decode_ids += sequence.token_ids(border, end)
+            for place in range(end - work.logit_rows, end):
+                decodes = place >= border
+                behind = end - 1 - place if decodes else border - 1 - place
+                wanted.append(
+                    (decodes, (len(decode_ids) if decodes else len(prompt_ids)) - 1 - behind)
+                )
+        logit_rows = [row if decodes else len(decode_ids) + row for decodes, row in wanted]
+        return self.forward(decode_ids + prompt_ids, decoding, prompts, logit_rows)
 
     def forget(self, sequence: Sequence) -> None:
         """Does nothing: all that is kept of a sequence is in blocks."""
@@ -62,15 +92,37 @@ class ModelRunner:
         logit_rows: Rows[int],
     ) -> torch.Tensor:
         """Logits of some rows of a packed row of tokens."""
-        layout = StepLayout(
-            decoding, prompts, block_tokens=self._cache.block_tokens, device=self._device
+        if self._graphs is not None and not prompts and _are_all(logit_rows, len(token_ids)):
+            replayed = self._graphs.run(token_ids, decoding)
+            if replayed is not None:
+                return replayed
+        step = lay_out(
+            token_ids,
+            decoding,
+            prompts,
+            logit_rows,
+            block_tokens=self._cache.block_tokens,
+            device=self._device,
         )
+        return self._compute(step.token_ids, step.layout, step.logit_rows)
+
+    def _decode(self, step: DecodeInputs) -> torch.Tensor:
+        return self._compute(step.token_ids, step.layout, 0)
+
+    def _compute(
+        self, token_ids: torch.Tensor, layout: StepLayout, logit_rows: torch.Tensor | int
+    ) -> torch.Tensor:
+        """Logits of the rows; of all where they are 0, as models take it."""
         with step_attention(layout, self._cache, self._kernels):
             output = self._model(
-                input_ids=torch.tensor([token_ids], device=self._device),
+                input_ids=token_ids[None],
                 position_ids=layout.positions[None],
                 use_cache=False,
-                logits_to_keep=torch.tensor(logit_rows, dtype=torch.long, device=self._device),
+                logits_to_keep=logit_rows,
             )
         logits: torch.Tensor = output.logits[0].float()
         return logits
+
+
+def _are_all(rows: Rows[int], count: int) -> bool:
+    return len(rows) == count and all(map(int.__eq__, rows, range(count)))

@@ -35,11 +35,13 @@ from services.worker.engines.transformers.commands import (
 from services.worker.engines.transformers.idle_release import IdleRelease
 from services.worker.engines.transformers.recovery import Recovery, is_out_of_memory
 from services.worker.engines.transformers.runner import Runner
-from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
-from services.worker.engines.transformers.sampling.step import Outcome, sample_step
+from services.worker.engines.transformers.sampling.pending import Sampled
+from services.worker.engines.transformers.sampling.sampler import Sampler
+from services.worker.engines.transformers.sampling.step import Outcome, launch_sampling
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 from services.worker.engines.transformers.step_counts import StepCounts
+from services.worker.engines.transformers.telling import Telling, Token
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 log = structlog.get_logger()
@@ -52,6 +54,8 @@ class StepLoop:
         commands: what the event loop wants. Bounded by admission, which comes before it.
         publish: takes the events of a step.
         may_compute: false while nobody takes what was published; then nothing is computed.
+        overlaps: whether a step is told of while the device computes the next one: for devices
+            that compute beside this thread.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class StepLoop:
         device: torch.device,
         publish: Callable[[Rows[SequenceEvent]], None],
         may_compute: Callable[[], bool],
+        overlaps: bool = False,
     ) -> None:
         self._commands = commands
         self._scheduler = scheduler
@@ -73,6 +78,8 @@ class StepLoop:
         self._texts = texts
         self._publish = publish
         self._may_compute = may_compute
+        self._overlaps = overlaps
+        self._telling = Telling(texts, publish)
         self._recovery = Recovery(self._run, lambda: release_cached(device))
         self._idle_release = IdleRelease(lambda: release_cached(device))
         self._stopping = False
@@ -98,17 +105,17 @@ class StepLoop:
     def step(self) -> None:
         """One turn. Waits for a command where there is nothing to compute."""
         self._take_commands()
-        late = self._expire(time.monotonic())
-        if late:
-            self._publish(late)
+        self._expire(time.monotonic())
         with self._counts.schedule:
             works = self._schedule() if self._may_compute() else []
-        made = self._compute(works) if works else []
+        if works:
+            self._compute(works)
         self._drop_failed()
         self._note_load()
-        if made:
-            with self._counts.publish:
-                self._publish(made)
+        if not (works and self._overlaps):
+            self._tell()
+            if self._drop_untold():
+                self._tell()
         if not works and not self._stopping:
             self._wait_for_command()
 
@@ -158,12 +165,17 @@ class StepLoop:
             ]
         )
 
-    def _expire(self, now_s: float) -> list[SequenceEvent]:
-        out = []
-        for sequence in self._scheduler.late(now_s):
+    def _expire(self, now_s: float) -> None:
+        late = self._scheduler.late(now_s)
+        if not late:
+            return
+        # What was kept of them has the numbers before.
+        self._tell()
+        for sequence in late:
             self._remove(sequence)
-            out += events.failed(sequence, DeadlineError("the request's deadline passed"))
-        return out
+            error = DeadlineError("the request's deadline passed")
+            self._telling.keep_events(events.failed(sequence, error))
+        self._tell()
 
     def _schedule(self) -> Rows[Work]:
         schedule = self._scheduler.schedule()
@@ -171,28 +183,32 @@ class StepLoop:
             self._runner.forget(sequence)
         return schedule.works
 
-    def _compute(self, works: Rows[Work]) -> list[SequenceEvent]:
+    def _compute(self, works: Rows[Work]) -> None:
         now_s = time.monotonic()
         for work in works:
             if work.sequence.prefill_started_s is None:
                 work.sequence.prefill_started_s = now_s
         self._counts.steps += 1
-        out: list[SequenceEvent] = []
         for part, result in self._recovery.compute(works):
             if isinstance(result, Exception):
-                out += self._fail(part[0].sequence, result)
+                self._fail(part[0].sequence, result)
             else:
                 self._counts.computed(part)
                 with self._counts.publish:
-                    out += self._advance(part, result)
+                    self._advance(part, result)
+        self._drop_untold()
         self._idle_release.worked(time.monotonic())
-        return out
 
     def _run(self, works: Rows[Work]) -> list[Outcome]:
         with self._counts.forward:
             logits = self._runner.run(works)
         with self._counts.sample:
-            outcomes = sample_step(self._sampler, works, logits)
+            read = launch_sampling(self._sampler, works, logits)
+        if self._overlaps:
+            # Of the step before: the device is busy with this one.
+            self._tell()
+        with self._counts.sample:
+            outcomes = read()
         if len(works) > 1:
             for number, outcome in enumerate(outcomes):
                 if isinstance(outcome, MeshError):
@@ -200,32 +216,48 @@ class StepLoop:
                     outcomes[number] = self._run([works[number]])[0]
         return outcomes
 
-    def _advance(self, works: Rows[Work], outcomes: Rows[Outcome]) -> list[SequenceEvent]:
-        """Books what a step computed, and makes its events."""
-        out: list[SequenceEvent] = []
+    def _advance(self, works: Rows[Work], outcomes: Rows[Outcome]) -> None:
+        """Books what a step computed."""
         now_s = time.monotonic()
         for work, outcome in zip(works, outcomes, strict=True):
             if isinstance(outcome, MeshError):
-                out += self._fail(work.sequence, outcome)
+                self._fail(work.sequence, outcome)
                 continue
             self._scheduler.advance(work)
             if outcome is not None:
-                out += self._take_token(work.sequence, outcome, now_s)
+                self._take_token(work.sequence, outcome, now_s)
                 self._counts.generated_tokens += 1
-        return out
 
-    def _take_token(self, sequence: Sequence, token: Sampled, now_s: float) -> list[SequenceEvent]:
-        out = [] if sequence.started else events.started(sequence, self._texts)
+    def _take_token(self, sequence: Sequence, sampled: Sampled, now_s: float) -> None:
         try:
-            out += events.sampled(sequence, token, self._texts, now_s)
+            ending = events.add(sequence, sampled, now_s)
         except Exception as fault:
-            return [*out, *self._fail(sequence, fault)]
-        if sequence.ending is not None:
+            self._fail(sequence, fault)
+            return
+        token = Token(sequence, sampled, ending, now_s)
+        if self._overlaps and not sequence.output.may_end_in_text:
+            self._telling.keep_token(token)
+            is_over = ending is not None
+        else:
+            self._telling.make_events(token)
+            is_over = sequence.ending is not None
+        if is_over:
             self._remove(sequence)
-        return out
 
-    def _fail(self, sequence: Sequence, fault: Exception) -> list[SequenceEvent]:
-        self._remove(sequence, spoiled=True)
+    def _tell(self) -> None:
+        with self._counts.publish:
+            self._telling.publish()
+
+    def _drop_untold(self) -> bool:
+        """Fails the sequences that could not be told of. Not while a step computes them."""
+        faults = self._telling.take_faults()
+        for sequence, fault in faults.items():
+            self._fail(sequence, fault)
+        return bool(faults)
+
+    def _fail(self, sequence: Sequence, fault: Exception) -> None:
+        if any(each is sequence for each in self._scheduler):
+            self._remove(sequence, spoiled=True)
         request_id = sequence.request.request_id
         log.error("cannot compute a sequence", request_id=request_id, exc_info=fault)
         error: MeshError = InternalError("the engine failed to compute this request")
@@ -235,7 +267,10 @@ class StepLoop:
             error = fault
         if sequence.request.best_of is not None:
             self._failed.append(sequence.request.key)
-        return events.failed(sequence, error)
+        if self._overlaps:
+            # What is kept of it has the numbers before.
+            self._tell()
+        self._telling.keep_events(events.failed(sequence, error))
 
     def _drop_failed(self) -> None:
         """Takes out the outputs that nobody waits for, because one beside them has failed."""
@@ -252,13 +287,12 @@ class StepLoop:
             self._scheduler.remove(sequence)
 
     def _fail_all(self, error: MeshError) -> None:
-        out = []
+        self._tell()
         for sequence in list(self._scheduler):
             self._remove(sequence)
-            out += events.failed(sequence, error)
+            self._telling.keep_events(events.failed(sequence, error))
         self._note_load()
-        if out:
-            self._publish(out)
+        self._tell()
 
     def _note_load(self) -> None:
         self.load = EngineLoad(

@@ -18,8 +18,9 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 
+from services.worker.engines.transformers.attention.gathered import attend_span
 from services.worker.engines.transformers.attention.kv_cache import LayerCache, words
-from services.worker.engines.transformers.attention.layout import StepLayout
+from services.worker.engines.transformers.attention.layout import Span, StepLayout
 from services.worker.engines.transformers.attention.rule import AttentionRule
 from services.worker.engines.transformers.checkpoint.memory import BLOCK_TOKENS
 
@@ -69,6 +70,17 @@ class CpuKernels:
                 out,
             )
         return torch.from_numpy(out)
+
+    def prefill(
+        self,
+        query: torch.Tensor,
+        cache: LayerCache,
+        span: Span,
+        layout: StepLayout,
+        rule: AttentionRule,
+    ) -> torch.Tensor:
+        """`[heads, tokens, value size]`, in torch: beside the computing the copy is small."""
+        return attend_span(query, cache, span, layout, rule)
 
 
 @intrinsic

@@ -96,13 +96,14 @@ def _attend(
     if layout.decodes:
         rows = query[:, : layout.decodes].transpose(0, 1)
         parts.append(kernels.decode(rows, kept, layout, rule).to(query.dtype))
+    on_cpu = query.device.type == "cpu"
     for span in layout.spans:
         reach = slice(span.row, span.row + span.length)
-        if span.position == 0:
-            # All that it sees is in the step itself.
+        if span.position == 0 and (on_cpu or rule.is_causal_for(span.length)):
+            # All that it sees is in the step itself, and torch is fastest at that.
             part = gathered.attend_alone(query[:, reach], key[:, reach], value[:, reach], rule)
         else:
-            part = gathered.attend_span(query[:, reach], kept, span, layout, rule)
+            part = kernels.prefill(query[:, reach], kept, span, layout, rule)
         parts.append(part.transpose(0, 1))
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
     # Some models take a view of what they get.

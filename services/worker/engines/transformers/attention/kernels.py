@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import structlog
 import torch
 
 from services.worker.engines.transformers.attention.gathered import GatheredKernels
 from services.worker.engines.transformers.attention.kv_cache import LayerCache
-from services.worker.engines.transformers.attention.layout import StepLayout
+from services.worker.engines.transformers.attention.layout import Span, StepLayout
 from services.worker.engines.transformers.attention.rule import AttentionRule
+
+log = structlog.get_logger()
 
 
 class BlockKernels(Protocol):
@@ -34,9 +37,38 @@ class BlockKernels(Protocol):
         """
         ...
 
+    def prefill(
+        self,
+        query: torch.Tensor,
+        cache: LayerCache,
+        span: Span,
+        layout: StepLayout,
+        rule: AttentionRule,
+    ) -> torch.Tensor:
+        """Attends for a piece of a prompt: `[heads, tokens, value size]`.
+
+        Args:
+            query: `[heads, tokens, key size]`.
+            cache: holds the piece's own keys and values, too.
+            span: the piece.
+            layout: the step that it is in.
+            rule: how keys are weighed.
+        """
+        ...
+
 
 def choose_kernels(device: torch.device, cache_dtype: torch.dtype, threads: int) -> BlockKernels:
     """The fastest on a device."""
+    if device.type == "cuda":
+        try:
+            from services.worker.engines.transformers.attention.triton_kernels import TritonKernels
+        except ImportError as error:
+            log.warning(
+                "Triton is missing, so attention copies blocks together in every step: slower",
+                reason=str(error),
+            )
+            return GatheredKernels()
+        return TritonKernels()
     if device.type == "cpu" and cache_dtype in (torch.float32, torch.bfloat16):
         from services.worker.engines.transformers.attention.cpu_kernels import CpuKernels
 

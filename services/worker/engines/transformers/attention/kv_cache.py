@@ -37,7 +37,10 @@ class LayerCache:
 
 
 class KVCache:
-    """The layers' caches, by layer index."""
+    """The layers' caches, by layer index.
+
+    `spare_block` is one more block than was asked for: for what belongs to no sequence.
+    """
 
     def __init__(
         self,
@@ -49,9 +52,11 @@ class KVCache:
         device: torch.device,
     ) -> None:
         self.block_tokens = block_tokens
+        self.device = device
+        self.spare_block = blocks
         self.layers: dict[int, LayerCache] = {}
         for layer in layers:
-            shape = (blocks, layer.kv_heads)
+            shape = (blocks + 1, layer.kv_heads)
             self.layers[layer.layer] = LayerCache(
                 _zeros((*shape, layer.key_size, block_tokens), dtype, device),
                 _zeros((*shape, block_tokens, layer.value_size), dtype, device),

@@ -24,3 +24,7 @@ class AttentionRule:
     def is_plain(self) -> bool:
         """Whether it is what torch's scaled dot product attention computes under a mask."""
         return self.softcap is None and self.sinks is None
+
+    def is_causal_for(self, tokens: int) -> bool:
+        """Whether, over so many tokens, that mask hides nothing but what comes later."""
+        return self.is_plain and (self.window is None or tokens <= self.window)

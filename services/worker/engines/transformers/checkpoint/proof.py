@@ -26,6 +26,7 @@ from services.worker.engines.transformers.checkpoint.memory import (
 )
 from services.worker.engines.transformers.checkpoint.quantization import INT8
 from services.worker.engines.transformers.checkpoint.windows import untold_windows
+from services.worker.engines.transformers.decode_graphs import CudaRecorder
 from services.worker.engines.transformers.layers.fusion import (
     fuse_linears,
     restore_linears,
@@ -97,6 +98,12 @@ def prepare_model(checkpoint: Checkpoint, settings: EngineSettings) -> LoadedMod
     if not difference <= _tolerance(checkpoint):
         raise NotPagedError(
             f"run in steps, its logits differ by {difference:.1%} from what it computes by itself"
+        )
+    if settings.cuda_graphs and checkpoint.device.type == "cuda" and checkpoint.has_plain_weights:
+        runner.record_decoding(
+            CudaRecorder(checkpoint.device),
+            max_rows=plan.slots,
+            context_tokens=plan.context_length_tokens,
         )
     log_plan(checkpoint, plan, settings)
     size = min(reference.shape[-1], embedded_tokens(checkpoint))

@@ -54,13 +54,23 @@ def draw(probabilities: torch.Tensor, at: torch.Tensor, numbers: torch.Tensor) -
     return ids.gather(-1, _invert(values, (share - before).clamp_(min=0.0)))[:, 0]
 
 
+class Drawn(NamedTuple):
+    """A token for each row, `[rows]`, and whether it took more than the likeliest blocks to tell.
+
+    Where it did, the token is not the one; `draw_from_all` is. None: nowhere.
+    """
+
+    token_ids: torch.Tensor
+    is_short: torch.Tensor | None
+
+
 def draw_filtered(
     probabilities: torch.Tensor,
     maxima: torch.Tensor,
     at: torch.Tensor,
     numbers: torch.Tensor,
     filters: Filters,
-) -> torch.Tensor:
+) -> Drawn:
     """A token for each row from what top_k, then top_p, and min_p leave; equals by rising id.
 
     Args:
@@ -76,22 +86,27 @@ def draw_filtered(
     values, ids = gather_blocks(probabilities, at, blocks, fill=0.0)
     rising = _sorted(values)
     kept = _kept_count(rising, filters, vocabulary)
-    drawn = ids.gather(-1, _draw_kept(values, rising, kept, numbers))[:, 0]
-    if count == maxima.shape[-1]:
-        return drawn
     # What is over this is among the candidates, all of it. At 0 there is nothing else to draw.
     least = values.view(len(values), count, BLOCK_TOKENS).amax(-1).amin(-1, keepdim=True)
+    drawn = ids.gather(-1, _draw_kept(values, rising, kept, numbers))[:, 0]
+    if count == maxima.shape[-1]:
+        return Drawn(drawn, None)
     last = torch.where(_needs_mass(filters, vocabulary), filters.top_k, kept)
     is_enough = (_nth_largest(rising, torch.maximum(last, kept)) > least) | (least == 0)
-    short = (~is_enough[:, 0]).nonzero()[:, 0]
-    if len(short):
-        rows = probabilities[at[short]]
-        rising = _sorted(rows)
-        kept = _kept_count(rising, filters.of(short), vocabulary)
-        _drop_rest(rows, rising, kept)
-        every = torch.arange(len(short), device=rows.device)
-        drawn[short] = draw(rows, every, numbers[short])
-    return drawn
+    return Drawn(drawn, ~is_enough[:, 0])
+
+
+def draw_from_all(
+    probabilities: torch.Tensor, at: torch.Tensor, numbers: torch.Tensor, filters: Filters
+) -> torch.Tensor:
+    """As `draw_filtered`, by a look at the whole vocabulary: many times as long, and always right.
+
+    Returns `[rows]`.
+    """
+    rows = probabilities[at]
+    rising = _sorted(rows)
+    _drop_rest(rows, rising, _kept_count(rising, filters, rows.shape[-1]))
+    return draw(rows, torch.arange(len(rows), device=rows.device), numbers)
 
 
 def _kept_count(rising: torch.Tensor, filters: Filters, vocabulary: int) -> torch.Tensor:
@@ -131,12 +146,21 @@ def _drop_rest(values: torch.Tensor, rising: torch.Tensor, kept: torch.Tensor) -
     equal_or_over = count - torch.searchsorted(rising, floor)
     over = count - torch.searchsorted(rising, floor, right=True)
     values *= values >= floor
-    tied = ((equal_or_over > kept) & (floor > 0))[:, 0].nonzero()[:, 0]
-    if len(tied):
-        rows = values[tied]
-        is_equal = rows == floor[tied]
-        is_late = is_equal.cumsum(-1) > (kept - over)[tied]
-        values[tied] = rows.masked_fill(is_equal & is_late, 0.0)
+    # Of rows without a tie it drops nothing. Which have one is asked where the answer is at hand.
+    tied: torch.Tensor | slice = slice(None)
+    if _is_at_hand(values):
+        tied = ((equal_or_over > kept) & (floor > 0))[:, 0].nonzero()[:, 0]
+        if not len(tied):
+            return
+    rows = values[tied]
+    is_equal = rows == floor[tied]
+    is_late = is_equal.cumsum(-1) > (kept - over)[tied]
+    values[tied] = rows.masked_fill(is_equal & is_late, 0.0)
+
+
+def _is_at_hand(values: torch.Tensor) -> bool:
+    """Whether a look at values takes no waiting for a device."""
+    return values.device.type == "cpu"
 
 
 def _nth_largest(rising: torch.Tensor, count: torch.Tensor) -> torch.Tensor:

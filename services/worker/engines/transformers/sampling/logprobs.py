@@ -19,16 +19,35 @@ def scores(
         token_ids: `[rows]`.
         top_counts: how many of the likeliest, by row.
     """
-    own: list[float] = logprobs.gather(-1, token_ids[:, None])[:, 0].tolist()
-    most = min(max(top_counts, default=0), logprobs.shape[-1])
-    if not most:
-        return [TokenScore(value, ()) for value in own]
-    values, ids = _likeliest(logprobs, most)
-    rows = zip(own, top_counts, ids.tolist(), values.tolist(), strict=True)
-    return [
-        TokenScore(value, tuple(zip(row_ids[:count], row_values[:count], strict=True)))
-        for value, count, row_ids, row_values in rows
-    ]
+    return Scores(logprobs, token_ids, top_counts).read()
+
+
+class Scores:
+    """What is told of each row's token, while the device may still compute it. Args as `scores`."""
+
+    def __init__(
+        self, logprobs: torch.Tensor, token_ids: torch.Tensor, top_counts: Rows[int]
+    ) -> None:
+        vocabulary = logprobs.shape[-1]
+        self._shown = [min(count, vocabulary) for count in top_counts]
+        self._most = max(self._shown, default=0)
+        columns = [logprobs.gather(-1, token_ids[:, None])]
+        if self._most:
+            values, ids = _likeliest(logprobs, self._most)
+            columns += [values, ids]
+        # Both kinds of numbers are exact in it, and are read at once.
+        self._table = torch.cat([each.double() for each in columns], -1)
+
+    def read(self) -> list[TokenScore]:
+        """Waits for them."""
+        ids_at = 1 + self._most
+        return [
+            TokenScore(
+                row[0],
+                tuple((int(row[ids_at + rank]), row[1 + rank]) for rank in range(count)),
+            )
+            for row, count in zip(self._table.tolist(), self._shown, strict=True)
+        ]
 
 
 def _likeliest(logprobs: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from services.worker.engines.constraints import TokenConstraint, words_for
+from services.worker.engines.transformers.transfer import to_device
 
 _WORD_BITS = 32
 
@@ -15,7 +16,7 @@ _WORD_BITS = 32
 def forbid(logits: torch.Tensor, entries: Rows[tuple[int, int]]) -> None:
     """Makes tokens impossible: `entries` are places in the batch with a token id each."""
     if entries:
-        rows, token_ids = torch.tensor(entries, device=logits.device).T
+        rows, token_ids = to_device(torch.tensor(entries), logits.device).T
         logits[rows, token_ids] = float("-inf")
 
 
@@ -25,8 +26,8 @@ def constrain(logits: torch.Tensor, rows: Rows[int], constraints: Rows[TokenCons
     words = np.zeros((len(rows), words_for(vocabulary)), dtype=np.int32)
     for row, constraint in zip(words, constraints, strict=True):
         constraint.fill_allowed(row)
-    packed = torch.from_numpy(words).to(logits.device)
-    at = torch.tensor(rows, device=logits.device)
+    packed = to_device(words, logits.device)
+    at = to_device(torch.tensor(rows), logits.device)
     logits[at] = torch.where(_unpacked(packed, vocabulary), logits[at], float("-inf"))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from services.worker.engines.base import Sampling
 from services.worker.engines.transformers.sampling.token_counts import TokenCounts
+from services.worker.engines.transformers.transfer import to_device
 
 _SPARE_PLACES = 64
 
@@ -42,10 +43,11 @@ class Penalties:
         self.rows = list(rows)
         self._device = device
         self._counted = list(counts)
-        self._at = torch.tensor(self.rows, device=device)[:, None]
+        self._at = to_device(torch.tensor(self.rows), device)[:, None]
         self._repetition = self._column([each.repetition_penalty for each in samplings])
         self._presence = self._column([each.presence_penalty for each in samplings])
         self._frequency = self._column([each.frequency_penalty for each in samplings])
+        self._always = torch.ones((), dtype=torch.bool, device=device)
         self._lay_out()
 
     def follow(self, outputs: Rows[Rows[int]]) -> None:
@@ -60,15 +62,15 @@ class Penalties:
         if max(place for _, place in changes) >= self._token_ids.shape[1]:
             self._lay_out()
             return
-        index = tuple(torch.tensor(changes, device=self._device).T)
+        index = tuple(to_device(torch.tensor(changes), self._device).T)
         entries = [
             (self._counted[row].token_ids[place], self._counted[row].counts[place])
             for row, place in changes
         ]
-        token_ids, counts = torch.tensor(entries, device=self._device).T
+        token_ids, counts = to_device(torch.tensor(entries), self._device).T
         self._token_ids[index] = token_ids
         self._counts[index] = counts.float()
-        self._is_held[index] = True
+        self._is_held.index_put_(index, self._always)
 
     def apply(self, logits: torch.Tensor) -> None:
         """Changes the logits `[batch, vocabulary]` of its rows."""
@@ -89,9 +91,9 @@ class Penalties:
             token_ids[row, :held] = torch.tensor(each.token_ids)
             counts[row, :held] = torch.tensor(each.counts, dtype=torch.float32)
             is_held[row, :held] = True
-        self._token_ids = token_ids.to(self._device)
-        self._counts = counts.to(self._device)
-        self._is_held = is_held.to(self._device)
+        self._token_ids = to_device(token_ids, self._device)
+        self._counts = to_device(counts, self._device)
+        self._is_held = to_device(is_held, self._device)
 
     def _column(self, values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, device=self._device)[:, None]
+        return to_device(torch.tensor(values), self._device)[:, None]

@@ -18,6 +18,7 @@ from services.worker.engines.transformers.sampling.drawing import Filters
 from services.worker.engines.transformers.sampling.penalties import Penalties, is_penalised
 from services.worker.engines.transformers.sampling.token_counts import TokenCounts
 from services.worker.engines.transformers.scheduling.sequence import Sequence
+from services.worker.engines.transformers.transfer import to_device
 
 _ALL = 2**31 - 1
 
@@ -65,10 +66,11 @@ class SamplingPlan:
             for at, row in enumerate(rows)
             if row.output.constraint is not None
         ]
-        self.logprob_rows = self._places(
+        self.logprob_places = [
             at for at, each in numbered if each.top_logprobs is not None or each.ranks
-        )
-        self.top_counts = [samplings[row].top_logprobs or 0 for row in self.logprob_rows.tolist()]
+        ]
+        self.logprob_rows = self._places(self.logprob_places)
+        self.top_counts = [samplings[row].top_logprobs or 0 for row in self.logprob_places]
         drawn = [(at, each) for at, each in numbered if not each.greedy]
         self.random_rows = self._places(at for at, _ in drawn)
         self.temperatures = self._column([each.temperature for _, each in drawn])
@@ -93,7 +95,7 @@ class SamplingPlan:
     def numbers(self) -> torch.Tensor:
         """`[random rows, 1]`: the random number of each for its next token."""
         positions = np.array([len(each.token_ids) for each in self._outputs], dtype=np.uint64)
-        return torch.from_numpy(uniforms(self._streams, positions)).to(self._device)[:, None]
+        return to_device(uniforms(self._streams, positions), self._device)[:, None]
 
     def penalties(self, counts: dict[Sequence, TokenCounts]) -> Penalties | None:
         """The penalties of its rows, None without any. `counts` then holds just these rows."""
@@ -109,10 +111,10 @@ class SamplingPlan:
         return Penalties(rows, samplings, list(counts.values()), self._device)
 
     def _places(self, places: Iterable[int]) -> torch.Tensor:
-        return torch.tensor(list(places), dtype=torch.long, device=self._device)
+        return to_device(torch.tensor(list(places), dtype=torch.long), self._device)
 
     def _column(self, values: list[float] | list[int]) -> torch.Tensor:
-        return torch.tensor(values, device=self._device)[:, None]
+        return to_device(torch.tensor(values), self._device)[:, None]
 
     def _bias(self, samplings: list[Sampling]) -> Bias | None:
         entries = [
@@ -124,8 +126,11 @@ class SamplingPlan:
             return None
         rows, token_ids, biases = zip(*entries, strict=True)
         return Bias(
-            (torch.tensor(rows, device=self._device), torch.tensor(token_ids, device=self._device)),
-            torch.tensor(biases, dtype=torch.float32, device=self._device),
+            (
+                to_device(torch.tensor(rows), self._device),
+                to_device(torch.tensor(token_ids), self._device),
+            ),
+            to_device(torch.tensor(biases, dtype=torch.float32), self._device),
         )
 
 

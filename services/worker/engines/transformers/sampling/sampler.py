@@ -8,33 +8,31 @@ cumulative distribution. Nothing that one row gets depends on the rows beside it
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
 
 import torch
 
-from services.mesh.errors import InternalError, InvalidRequestError, MeshError
+from services.mesh.errors import MeshError
 from services.worker.engines.transformers.sampling.blocks import block_maxima, likeliest
-from services.worker.engines.transformers.sampling.drawing import draw, draw_filtered
+from services.worker.engines.transformers.sampling.drawing import (
+    draw,
+    draw_filtered,
+)
 from services.worker.engines.transformers.sampling.logprobs import scores
 from services.worker.engines.transformers.sampling.masks import constrain, forbid
+from services.worker.engines.transformers.sampling.pending import (
+    Choice,
+    PendingTokens,
+    Redraw,
+    Sampled,
+    no_number,
+)
 from services.worker.engines.transformers.sampling.plan import SamplingPlan
 from services.worker.engines.transformers.sampling.prompt_scores import TokenScore
 from services.worker.engines.transformers.sampling.token_counts import TokenCounts
 from services.worker.engines.transformers.scheduling.sequence import Sequence
 
-_NO_NUMBER = -1
-_NO_TOKEN = -2
 _SCORED_ROWS = 32
 """Rows of a prompt that are scored at once: bounds the memory for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A token, with log probabilities (before any processing) where they were asked for."""
-
-    token_id: int
-    logprob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
 
 
 class Sampler:
@@ -48,9 +46,16 @@ class Sampler:
         self._penalties = self._plan.penalties(self._counts)
         self._scratch = torch.empty(0, vocabulary_size, device=device)
 
-    @torch.inference_mode()
     def sample(self, rows: Rows[Sequence], logits: torch.Tensor) -> list[Sampled | MeshError]:
         """The next token of each row, or why it has none. Changes `logits`."""
+        return self.launch(rows, logits).read()
+
+    @torch.inference_mode()
+    def launch(self, rows: Rows[Sequence], logits: torch.Tensor) -> PendingTokens:
+        """Has the device choose the next token of each row, without waiting. Changes `logits`.
+
+        The result must be read before the next call.
+        """
         # Some models pad their output beyond the vocabulary.
         logits = logits[:, : self._vocabulary_size]
         if not self._plan.is_for(rows):
@@ -63,14 +68,10 @@ class Sampler:
         self._process(rows, logits, plan)
         maxima = block_maxima(logits)
         values, drawn = likeliest(logits, maxima)
+        redraw = None
         if len(plan.random_rows):
-            drawn[plan.random_rows] = self._draw(logits, maxima, plan)
-        scored = None
-        if logprobs is not None:
-            scored = scores(logprobs, drawn[plan.logprob_rows], plan.top_counts)
-        is_without = values == float("-inf")
-        drawn.masked_fill_(~torch.isfinite(values), _NO_NUMBER).masked_fill_(is_without, _NO_TOKEN)
-        return _outcomes(rows, drawn.tolist(), plan, scored)
+            drawn[plan.random_rows], redraw = self._draw(logits, maxima, plan)
+        return PendingTokens(list(rows), plan, Choice(values, drawn, logprobs, redraw))
 
     @torch.inference_mode()
     def score(self, token_ids: Rows[int], logits: torch.Tensor, top_count: int) -> list[TokenScore]:
@@ -86,7 +87,7 @@ class Sampler:
             ids = torch.tensor(token_ids[part], device=self._device)
             logprobs = torch.log_softmax(logits[part], -1)
             if not bool(torch.isfinite(block_maxima(logprobs).amax(-1)).all()):
-                raise _no_number()
+                raise no_number()
             scored += scores(logprobs, ids, [top_count] * len(ids))
         return scored
 
@@ -109,23 +110,28 @@ class Sampler:
                 [each.constraint for each in plan.constrained],
             )
 
-    def _draw(self, logits: torch.Tensor, maxima: torch.Tensor, plan: SamplingPlan) -> torch.Tensor:
-        """`[random rows]`: their tokens."""
+    def _draw(
+        self, logits: torch.Tensor, maxima: torch.Tensor, plan: SamplingPlan
+    ) -> tuple[torch.Tensor, Redraw | None]:
+        """`[random rows]`: their tokens, and what may have to be drawn again."""
         probabilities = self._probabilities(logits, plan)
         numbers = plan.numbers()
         if not len(plan.filtered):
-            return draw(probabilities, plan.unfiltered, numbers)
+            return draw(probabilities, plan.unfiltered, numbers), None
         drawn = torch.empty(len(plan.random_rows), dtype=torch.long, device=self._device)
-        drawn[plan.filtered] = draw_filtered(
+        filtered_numbers = numbers[plan.filtered]
+        drawn[plan.filtered], is_short = draw_filtered(
             probabilities,
             maxima[plan.random_rows[plan.filtered]],
             plan.filtered,
-            numbers[plan.filtered],
+            filtered_numbers,
             plan.filters,
         )
         if len(plan.unfiltered):
             drawn[plan.unfiltered] = draw(probabilities, plan.unfiltered, numbers[plan.unfiltered])
-        return drawn
+        if is_short is None:
+            return drawn, None
+        return drawn, Redraw(probabilities, filtered_numbers, is_short, plan)
 
     def _probabilities(self, logits: torch.Tensor, plan: SamplingPlan) -> torch.Tensor:
         """`[random rows, vocabulary]`, in memory that is kept from step to step."""
@@ -140,33 +146,3 @@ class Sampler:
 def _pick(rows: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
     """Some of the rows, without a copy where it is all."""
     return rows if len(at) == len(rows) else rows[at]
-
-
-def _outcomes(
-    rows: Rows[Sequence], token_ids: list[int], plan: SamplingPlan, scored: list[TokenScore] | None
-) -> list[Sampled | MeshError]:
-    outcomes: list[Sampled | MeshError] = [Sampled(token_id) for token_id in token_ids]
-    if scored is not None:
-        for row, score in zip(plan.logprob_rows.tolist(), scored, strict=True):
-            outcomes[row] = Sampled(token_ids[row], score.logprob, score.top)
-    if min(token_ids) < 0:
-        for row, token_id in enumerate(token_ids):
-            if token_id < 0:
-                outcomes[row] = _error(rows[row], token_id)
-    return outcomes
-
-
-def _error(row: Sequence, code: int) -> MeshError:
-    output = row.output
-    if code == _NO_TOKEN and (output.bad_words is not None or output.constraint is not None):
-        return InvalidRequestError(
-            "min_tokens, bad_words and constraint together leave no token that may come next",
-            field="sampling",
-        )
-    return _no_number()
-
-
-def _no_number() -> MeshError:
-    return InternalError(
-        "the model computed logits that are no finite numbers, so that no token can be chosen"
-    )

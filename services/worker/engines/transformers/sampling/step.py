@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 
 import torch
 
 from services.mesh.errors import MeshError
-from services.worker.engines.transformers.sampling.sampler import Sampled, Sampler
+from services.worker.engines.transformers.sampling.pending import Sampled
+from services.worker.engines.transformers.sampling.sampler import Sampler
 from services.worker.engines.transformers.scheduling.work import Work
+from services.worker.engines.transformers.transfer import to_device
 
 Outcome = Sampled | MeshError | None
 """What a work led to: a token, why there is none, or nothing to tell yet."""
 
 
-def sample_step(sampler: Sampler, works: Rows[Work], logits: torch.Tensor) -> list[Outcome]:
-    """What each work led to, in order. Notes the scores of prompts where they are wanted.
+def launch_sampling(
+    sampler: Sampler, works: Rows[Work], logits: torch.Tensor
+) -> Callable[[], list[Outcome]]:
+    """Has the device find out what each work led to. The result waits, and tells it in order.
+
+    Notes the scores of prompts where they are wanted: that waits right away.
 
     Args:
         logits: `[sum of logit_rows, vocabulary]`, in the order of the works.
@@ -30,14 +37,18 @@ def sample_step(sampler: Sampler, works: Rows[Work], logits: torch.Tensor) -> li
         if work.samples:
             last_rows.append(end - 1)
     if not last_rows:
-        return outcomes
+        return lambda: outcomes
     if len(last_rows) < len(logits):
-        logits = logits[torch.tensor(last_rows, device=logits.device)]
+        logits = logits[to_device(torch.tensor(last_rows), logits.device)]
     sampling = [number for number, work in enumerate(works) if work.samples]
-    tokens = sampler.sample([works[number].sequence for number in sampling], logits)
-    for number, token in zip(sampling, tokens, strict=True):
-        outcomes[number] = outcomes[number] or token
-    return outcomes
+    pending = sampler.launch([works[number].sequence for number in sampling], logits)
+
+    def read() -> list[Outcome]:
+        for number, token in zip(sampling, pending.read(), strict=True):
+            outcomes[number] = outcomes[number] or token
+        return outcomes
+
+    return read
 
 
 def _score(sampler: Sampler, work: Work, logits: torch.Tensor) -> MeshError | None:

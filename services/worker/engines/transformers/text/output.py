@@ -53,6 +53,8 @@ class Output:
         self._end_ids = frozenset() if sampling.ignore_eos else end_ids
         self._stop_ids = sampling.stop_token_ids
         self._include_stop = sampling.include_stop_string
+        self.may_end_in_text = bool(sampling.stop)
+        """Whether only its text tells if it is over."""
 
     @property
     def must_go_on(self) -> bool:
@@ -69,26 +71,39 @@ class Output:
 
     def take(self, token_id: int) -> tuple[str, Ending | None]:
         """Adds a token. Returns the text that it releases, and why it ends the output, if so."""
+        return self.tell(token_id, self.add(token_id))
+
+    def add(self, token_id: int) -> Ending | None:
+        """Adds a token. Returns why it ends the output, as far as ids tell: see `tell`."""
         self.token_ids.append(token_id)
         if self.constraint is not None:
             self.constraint.accept(token_id)
         count = len(self.token_ids)
-        may_end = count >= self._min_tokens
-        if may_end and (token_id in self._end_ids or token_id in self._stop_ids):
-            return self._end_at_token(token_id)
+        is_end = token_id in self._end_ids
+        if count >= self._min_tokens and (is_end or token_id in self._stop_ids):
+            return Ending(FinishReason.STOP, stop_token_id=None if is_end else token_id)
+        return Ending(FinishReason.LENGTH) if count >= self._max_tokens else None
+
+    def tell(self, token_id: int, ending: Ending | None) -> tuple[str, Ending | None]:
+        """The text that the token added last releases, and why it ends the output, if so.
+
+        Args:
+            token_id: that token. Each is told of once, before the next is added.
+            ending: what `add` said. A stop string may end the output all the same.
+        """
+        if ending is not None and ending.reason is FinishReason.STOP:
+            return self._text_at_stop(token_id, ending), ending
+        may_end = len(self.token_ids) >= self._min_tokens
         text, stop_string = self._stop_strings.feed(self._text.feed((token_id,)), may_end=may_end)
         if stop_string is not None:
             return text, Ending(FinishReason.STOP, stop_string=stop_string)
-        if count >= self._max_tokens:
-            return text + self._rest(), Ending(FinishReason.LENGTH)
-        return text, None
+        return text if ending is None else text + self._rest(), ending
 
-    def _end_at_token(self, token_id: int) -> tuple[str, Ending]:
-        stopped_by = None if token_id in self._end_ids else token_id
+    def _text_at_stop(self, token_id: int, ending: Ending) -> str:
         text = ""
-        if self._include_stop and stopped_by is not None:
+        if self._include_stop and ending.stop_token_id is not None:
             text, _ = self._stop_strings.feed(self._text.feed((token_id,)), may_end=False)
-        return text + self._rest(), Ending(FinishReason.STOP, stop_token_id=stopped_by)
+        return text + self._rest()
 
     def _rest(self) -> str:
         """What was held back in case more came."""
