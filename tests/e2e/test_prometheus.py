@@ -20,21 +20,33 @@ from services.mesh.channels import open_channel
 from services.mesh.process import ReadyNotice, read_ready
 from tests import monitoring
 from tests.e2e.local_meshes import SCRIPTED, starting
+from tests.models import checkpoint
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
 
-SCRAPE_INTERVAL = "1s"
+SCRAPE_INTERVAL_S = 1
 # In place of what Grafana fills in: rates need a few scrapes.
 VARIABLES = {"$__rate_interval": "1m", "$model": ".*", "$worker": ".*"}
 LEASES_EXPIRED = 'tokenmesh_controller_lease_events_total{event="expired"}'
 DATA_LIMIT_S = 60.0
 POLL_INTERVAL_S = 0.5
 PROCESS_LIMIT_S = 30.0
+FLOOD_CLIENTS = 600
+"""More than run and may wait in a gateway."""
 
-# Few places and a slow start, so that requests wait, are refused, and can lose their worker before
-# their first token.
+# Few places and a slow start, so that requests wait and are refused.
 WORKER_OPTIONS = (
     *("--limit-worker-concurrency", "4", "--max-waiting", "4"),
     *("--scripted-prefill-ms", "50", "--scripted-token-interval-ms", "5"),
+)
+
+# It is killed before it comes to a first token, so what it has must be retried.
+DOOMED_OPTIONS = ("--engine", "scripted", "--scripted-prefill-ms", "600000")
+# Phases, blocks and preemptions are those of an engine that computes a model.
+REAL = "real"
+LONG = "The quick brown fox jumps over the lazy dog. " * 4
+REAL_OPTIONS = (
+    *("--model-path", str(checkpoint()), "--model-names", REAL, "--device", "cpu"),
+    *("--threads", "1"),
 )
 
 
@@ -76,7 +88,7 @@ async def prometheus(run_folder: Path) -> AsyncIterator[Prometheus]:
         port = listener.getsockname()[1]
     script = monitoring.ROOT / "scripts" / "prometheus.sh"
     process = await asyncio.create_subprocess_exec(
-        script, run_folder, str(port), SCRAPE_INTERVAL, stderr=asyncio.subprocess.DEVNULL
+        script, run_folder, str(port), f"{SCRAPE_INTERVAL_S}s", stderr=asyncio.subprocess.DEVNULL
     )
     try:
         async with httpx.AsyncClient(
@@ -100,16 +112,16 @@ async def is_ready(client: httpx.AsyncClient) -> bool:
 
 
 @asynccontextmanager
-async def doomed_worker(
-    mesh: MeshNotice,
+async def worker_beside(
+    mesh: MeshNotice, name: str, *options: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, ReadyNotice]]:
     """One more worker of the mesh, which Prometheus scrapes as well and which may be killed."""
     folder = Path(mesh.run_folder)
-    ready_file = folder / "doomed.ready.json"
+    ready_file = folder / f"{name}.ready.json"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.worker", "--engine", "scripted", "--port", "0"),
-        *("--controller", mesh.addresses("controller")[0], "--worker-id", "doomed"),
-        *("--ready-file", str(ready_file), *WORKER_OPTIONS),
+        *(sys.executable, "-m", "services.worker", "--port", "0", "--worker-id", name),
+        *("--controller", mesh.addresses("controller")[0]),
+        *("--ready-file", str(ready_file), *options),
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -117,6 +129,10 @@ async def doomed_worker(
             while (ready := read_ready(ready_file)) is None:
                 assert process.returncode is None, "the worker ended"
                 await asyncio.sleep(POLL_INTERVAL_S)
+        targets = folder / "prometheus" / "targets" / f"{name}.json"
+        labels = {"job": "worker", "process": name}
+        targets.parent.mkdir(parents=True, exist_ok=True)
+        targets.write_text(json.dumps([{"targets": [ready.metrics_address], "labels": labels}]))
         yield process, ready
     finally:
         if process.returncode is None:
@@ -133,29 +149,68 @@ async def keep_asking(client: httpx.AsyncClient, model: str) -> None:
         await client.post("/completions", json={"model": model, "prompt": "Once", "max_tokens": 9})
         await client.post("/chat/completions", json=chat | {"model": "no-such-model"})
         await client.post("/chat/completions", json=chat | {"temperature": 9})
+        await client.post("/completions", json={"model": REAL, "prompt": LONG, "max_tokens": 9})
 
 
-async def flood(client: httpx.AsyncClient, model: str, status_code: int) -> None:
-    """Asks for more at once than the mesh takes, until an answer has the status code."""
+async def keep_completing(client: httpx.AsyncClient, model: str, seen: set[int]) -> None:
+    """One completion after another, until cancelled. Notes the answers' status."""
     fields = {"model": model, "prompt": "Once", "max_tokens": 100}
+    while True:
+        seen.add((await client.post("/completions", json=fields)).status_code)
+
+
+@asynccontextmanager
+async def flooding(client: httpx.AsyncClient, model: str) -> AsyncIterator[set[int]]:
+    """Within it, the mesh has more to do than it can. The set fills with what it answers."""
     seen: set[int] = set()
-    async with asyncio.timeout(PROCESS_LIMIT_S):
-        while status_code not in seen:
-            asked = (client.post("/completions", json=fields) for _ in range(64))
-            seen |= {response.status_code for response in await asyncio.gather(*asked)}
+    async with asyncio.TaskGroup() as tasks:
+        clients = [
+            tasks.create_task(keep_completing(client, model, seen)) for _ in range(FLOOD_CLIENTS)
+        ]
+        yield seen
+        for each in clients:
+            each.cancel()
 
 
-async def without_workers(mesh: MeshNotice, client: httpx.AsyncClient, model: str) -> None:
-    """Drains all workers until a request finds none, and has them serve again."""
+async def until_answered(seen: set[int], status_code: int) -> None:
+    """Returns when some answer has had the status code."""
+    try:
+        async with asyncio.timeout(PROCESS_LIMIT_S):
+            while status_code not in seen:
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"no answer had {status_code}, only {seen}")
+
+
+async def drain_workers(mesh: MeshNotice, client: httpx.AsyncClient, model: str) -> None:
+    """Has streams move off a worker, twice; then drains all until a request finds none.
+
+    All serve again in the end.
+    """
     async with open_channel(mesh.addresses("controller")[0]) as channel:
         admin = admin_pb2_grpc.AdminServiceStub(channel)
+
+        async def drain(worker_id: str) -> None:
+            await admin.DrainWorker(admin_pb2.DrainWorkerRequest(worker_id=worker_id))
+
+        async def resume(worker_id: str) -> None:
+            await admin.ResumeWorker(admin_pb2.ResumeWorkerRequest(worker_id=worker_id))
+
         listed = await admin.ListWorkers(admin_pb2.ListWorkersRequest())
         ids = [worker.worker_id for worker in listed.workers]
+        async with flooding(client, model) as seen:
+            await until_answered(seen, 200)
+            # What happens once is in the first scrape already, and no increase.
+            for _ in range(2):
+                for worker_id in ids:
+                    await drain(worker_id)
+                    await asyncio.sleep(2 * SCRAPE_INTERVAL_S)
+                    await resume(worker_id)
+            for worker_id in ids:
+                await drain(worker_id)
+            await until_answered(seen, 503)
         for worker_id in ids:
-            await admin.DrainWorker(admin_pb2.DrainWorkerRequest(worker_id=worker_id))
-        await flood(client, model, 503)
-        for worker_id in ids:
-            await admin.ResumeWorker(admin_pb2.ResumeWorkerRequest(worker_id=worker_id))
+            await resume(worker_id)
 
 
 def filled_in(expr: str) -> str:
@@ -194,15 +249,15 @@ async def until_selected(server: Prometheus, expr: str) -> None:
             await asyncio.sleep(POLL_INTERVAL_S)
 
 
-async def until_a_request_waits(worker: ReadyNotice) -> None:
-    """Returns when a request waits at the worker: if the worker dies now, it must be retried."""
+async def until_it_runs_a_request(worker: ReadyNotice) -> None:
+    """Returns when the worker has a request."""
     async with (
         httpx.AsyncClient(trust_env=False) as client,
         asyncio.timeout(PROCESS_LIMIT_S),
     ):
         while True:
             page = (await client.get(f"http://{worker.metrics_address}/metrics")).text
-            if "tokenmesh_worker_requests_waiting 0.0" not in page:
+            if "tokenmesh_worker_requests_running 0.0" not in page:
                 return
             await asyncio.sleep(0.01)
 
@@ -211,24 +266,27 @@ async def until_a_request_waits(worker: ReadyNotice) -> None:
 @pytest.mark.timeout(240)
 async def test_every_query_of_every_panel_and_rule_returns_data(watched_mesh: MeshNotice) -> None:
     async with (
-        doomed_worker(watched_mesh) as (doomed, ready),
-        httpx.AsyncClient(base_url=watched_mesh.base_url, trust_env=False, timeout=30) as client,
+        worker_beside(watched_mesh, "real", *REAL_OPTIONS),
+        worker_beside(watched_mesh, "doomed", *DOOMED_OPTIONS) as (doomed, ready),
+        httpx.AsyncClient(
+            base_url=watched_mesh.base_url,
+            trust_env=False,
+            timeout=60,
+            limits=httpx.Limits(max_connections=None),
+        ) as client,
         prometheus(Path(watched_mesh.run_folder)) as server,
     ):
-        targets = Path(watched_mesh.run_folder, "prometheus", "targets", "doomed.json")
-        labels = {"job": "worker", "process": "doomed"}
-        targets.write_text(json.dumps([{"targets": [ready.metrics_address], "labels": labels}]))
         (model,) = watched_mesh.models
 
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(keep_asking(client, model))
             # Only what happens after a first look is an increase.
             await until_selected(server, f"count_over_time({LEASES_EXPIRED}[1m]) > 1")
-            await without_workers(watched_mesh, client, model)
-            flooding = tasks.create_task(flood(client, model, 429))
-            await until_a_request_waits(ready)
-            doomed.kill()
-            await flooding
+            await drain_workers(watched_mesh, client, model)
+            async with flooding(client, model) as seen:
+                await until_it_runs_a_request(ready)
+                doomed.kill()
+                await until_answered(seen, 429)
             wrong = await lacking_data(server)
             try:
                 async with asyncio.timeout(DATA_LIMIT_S):
