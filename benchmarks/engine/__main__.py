@@ -165,6 +165,20 @@ def _profile(arguments: argparse.Namespace) -> None:
         print(profile.describe(title, times), flush=True)
 
 
+def _kernels(arguments: argparse.Namespace) -> None:
+    # As the engine has it, which sets it before torch is loaded.
+    bound_spinning()
+    from benchmarks.engine import kernels
+
+    for line in kernels.take(arguments.threads, arguments.rounds):
+        _tell(line)
+
+
+def _kernel_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=60, help="calls of each kind")
+
+
 def _profile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=_numbers, default=[1, 8, 32], help="decoding sequences")
     parser.add_argument("--prompts", type=_numbers, default=[4], help="prompts of prefill steps")
@@ -216,6 +230,10 @@ def command_line() -> argparse.ArgumentParser:
     for name, about in SCENARIOS.items():
         add(name, about, _scenario, _no_options).set_defaults(scenario=name)
     add("profile", "Tells what a step spends its time on.", _profile, _profile_options)
+    about = "Measures the CPU kernels beside torch's own."
+    own_kernels = commands.add_parser("kernels", help=about, description=about)
+    own_kernels.set_defaults(run=_kernels)
+    _kernel_options(own_kernels)
     everything = commands.add_parser("all", help="Measures all that a report tells, and writes it.")
     everything.set_defaults(run=_all)
     report = commands.add_parser("report", help="Writes one report of all that was measured.")
