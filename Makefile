@@ -51,6 +51,9 @@ bench: $(INSTALLED_DEV) ## Measure what the mesh itself costs, and keep the resu
 bench-engine: $(INSTALLED_DEV) ## Measure the default engine, beside its peers where they are installed
 	$(BIN)/python -m benchmarks.engine $(or $(ARGS),all)
 
+bench-gpu: $(INSTALLED_DEV) ## Measure the default engine's steps on a GPU, beside transformers' own
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
 bench-peers: $(INSTALLED_DEV) ## Install the engine's peers in .peers, each in an environment of its own
 	$(BIN)/python -m benchmarks.peers.environments $(ARGS)
 
@@ -92,4 +95,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench bench-engine bench-peers chaos profile-engine clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench bench-engine bench-gpu bench-peers chaos profile-engine clean
