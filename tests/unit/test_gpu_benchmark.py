@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks.gpu.__main__ import main
 
 
 def test_refuses_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no GPU"):
-        gpu.main([], folder=tmp_path)
+        main([], folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tiny_run_keeps_what_it_measured(tmp_path: Path) -> None:
-    gpu.main(["--tiny"], folder=tmp_path)
+    main(["--tiny"], folder=tmp_path)
     (file,) = tmp_path.glob("*-gpu.json")
     kept = json.loads(file.read_text())
     assert [(run["who"], run["batch"]) for run in kept["runs"]] == [

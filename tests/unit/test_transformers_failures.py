@@ -18,7 +18,7 @@ from services.worker.engines.transformers import engine as engine_module
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.outbox import Outbox
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
-from services.worker.engines.transformers.text.output import Output
+from services.worker.engines.transformers.text.output import Ending, Output
 from tests.contract.engine_client import LIMIT_S, running
 from tests.models import checkpoint
 
@@ -83,14 +83,14 @@ async def test_a_failing_sequence_fails_alone(
 async def test_a_token_that_cannot_be_published_fails_its_sequence_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    take = Output.take
+    tell = Output.tell
 
-    def broken(self: Output, token_id: int) -> Any:
+    def broken(self: Output, token_id: int, ending: Ending | None) -> Any:
         if self.must_go_on:
             raise KeyError("a bug")
-        return take(self, token_id)
+        return tell(self, token_id, ending)
 
-    monkeypatch.setattr(Output, "take", broken)
+    monkeypatch.setattr(Output, "tell", broken)
     async with running(engine()) as client:
         good = await client.submit(**PLAIN)
         bad = await client.submit(min_tokens=5, **PLAIN)
@@ -104,8 +104,8 @@ async def test_a_model_that_computes_nan_leaves_no_trace_in_its_slot() -> None:
     async with running(one) as client:
         expected = await client.run("The quick brown fox", **PLAIN)
         assert one._assembly is not None
-        model = one._assembly.step_loop._runner._model
-        weights: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+        runner: Any = one._assembly.step_loop._runner
+        weights: torch.Tensor = runner._model.get_input_embeddings().weight
         with torch.no_grad():
             weights[POISON] = float("nan")
         failed = await client.run((5, 6, 7, POISON) * 8, **PLAIN)

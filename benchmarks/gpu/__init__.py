@@ -1,0 +1,1 @@
+"""The default engine's steps on a GPU."""
