@@ -68,6 +68,7 @@ def transformers_settings(
     threads: int | None,
     kv_cache_memory: str | None,
     gpu_memory_utilization: float,
+    cuda_graphs: bool,
     max_gpu_memory: str | None,
     cpu_offload: bool,
     max_cpu_memory: str | None,
@@ -92,6 +93,7 @@ def transformers_settings(
         gpus=tuple(each.strip() for each in gpus.split(",") if gpus.strip()),
         cpu_offload=cpu_offload,
         gpu_memory_utilization=gpu_memory_utilization,
+        cuda_graphs=cuda_graphs,
         **_given(
             revision=revision,
             chat_template_path=chat_template,

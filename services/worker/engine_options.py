@@ -111,6 +111,15 @@ NumGpus = Annotated[
         "names, else 1. More hold larger models, and make smaller ones no faster.",
     ),
 ]
+NoCudaGraphs = Annotated[
+    bool,
+    DeviceOption(
+        "--no-cuda-graphs",
+        "--enforce-eager",
+        help="Launch each operation of a decoding step anew, in place of replaying recorded CUDA "
+        "graphs. Slower, for finding faults.",
+    ),
+]
 Threads = Annotated[
     int | None, DeviceOption(help="CPU threads that compute. All cores by default.")
 ]

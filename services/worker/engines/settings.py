@@ -113,6 +113,11 @@ class EngineSettings:
     where kv_memory_bytes does not say. The rest is for what a step computes: more lets more
     sequences run, and large steps run out of memory sooner."""
 
+    cuda_graphs: bool = True
+    """Whether a CUDA device replays recorded decoding steps. It saves launching hundreds of small
+    operations in every step, and costs seconds when a number of sequences first runs, and memory.
+    Without it each operation is launched anew, which is easier to debug."""
+
     step_tokens: int = 512
     """Prompt tokens computed in one step beside the running sequences. More get through long
     prompts sooner; fewer keep the time between the tokens of running sequences even."""
