@@ -94,9 +94,10 @@ async def test_log_probabilities_are_those_of_the_model() -> None:
         assert each.token_bytes.decode(errors="replace") == each.text
 
 
-async def test_bfloat16_weights_run_beside_float32_keys() -> None:
-    async with running(engine(checkpoint("llama"), dtype="bfloat16")) as client:
-        assert client.engine.models[0].dtype == "bfloat16"
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+async def test_16_bit_weights_run(dtype: str) -> None:
+    async with running(engine(checkpoint("llama"), dtype=dtype)) as client:
+        assert client.engine.models[0].dtype == dtype
         output = await client.run("The quick", max_tokens=8, ignore_eos=True)
     assert output.finished.reason is FinishReason.LENGTH
     assert output.finished.completion_tokens == len(output.token_ids) == 8

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from services.worker.engines.transformers.attention.kv_cache import LayerCache
 from services.worker.engines.transformers.attention.layout import Span, StepLayout, causal_mask
 from services.worker.engines.transformers.attention.rule import AttentionRule
-from services.worker.engines.transformers.attention.tiled import attend_tiled, can_tile
+from services.worker.engines.transformers.attention.tiled import attend_tiled
 
 
 def attend_alone(
@@ -20,8 +20,8 @@ def attend_alone(
 ) -> torch.Tensor:
     """One whole sequence without a cache: `[heads, tokens, size]` each, and so the result."""
     tokens = query.shape[1]
-    if can_tile(query, rule, tokens):
-        return attend_tiled(query, key, value, rule.scale)
+    if query.device.type == "cpu":
+        return attend_tiled(query, key, value, rule)
     if rule.is_causal_for(tokens):
         return F.scaled_dot_product_attention(
             query[None],
@@ -40,8 +40,8 @@ def attend_span(
 ) -> torch.Tensor:
     """A piece of a prompt over its keys in the cache: `[heads, tokens, size]`."""
     keys, values = cache.gather(span.blocks, span.end)
-    if can_tile(query, rule, span.end):
-        return attend_tiled(query, keys.to(query), values.to(query), rule.scale)
+    if query.device.type == "cpu":
+        return attend_tiled(query, keys.to(query), values.to(query), rule)
     mask = layout.span_mask(span, rule.window)
     return _weigh(query[None], keys.to(query)[None], values.to(query)[None], mask, rule)[0]
 

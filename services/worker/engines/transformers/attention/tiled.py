@@ -1,8 +1,13 @@
-"""Attention of prompts in 16 bits on a CPU: tile by tile, as batched matrix products.
+"""Attention of prompts on a CPU: as matrix products over tiles that lie where they always lie.
 
-torch's own attention converts to float32 there, and computes at the speed of that. Products of
-bfloat16 matrices run at two to three times it. Scores are rounded to bfloat16 before the softmax,
-as in transformers' own ("eager") attention.
+Tiles begin at multiples of TILE in the sequence and have one shape for each place, whatever part of
+a prompt a step computes. So a token's attention comes out the same to the last bit however its
+prompt was cut into pieces, and whether its beginning was computed or found in the prefix cache:
+the order of additions within a product depends on the shape alone.
+
+In bfloat16 this is also faster than torch's own attention, which converts to float32 and computes
+at the speed of that. Scores are rounded to bfloat16 before the softmax there, as in transformers'
+own ("eager") attention.
 """
 
 from __future__ import annotations
@@ -10,23 +15,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from services.worker.engines.transformers.attention.rule import AttentionRule
 
-_TILE = 128
-"""Queries at once: their scores, over thousands of keys, stay in the CPU's caches."""
-
-
-def can_tile(query: torch.Tensor, rule: AttentionRule, keys: int) -> bool:
-    """Whether `attend_tiled` is for this."""
-    sees_all = rule.window is None or keys <= rule.window
-    return (
-        query.device.type == "cpu" and query.dtype == torch.bfloat16 and rule.is_plain and sees_all
-    )
+TILE = 64
+"""Queries of a tile. Their scores, over thousands of keys, stay in the CPU's caches."""
 
 
 def attend_tiled(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rule: AttentionRule
 ) -> torch.Tensor:
     """Causal attention of the last tokens of a sequence: `[heads, tokens, value size]`.
 
@@ -34,28 +32,52 @@ def attend_tiled(
         query: `[heads, tokens, key size]`.
         keys: of the whole sequence, `[kv heads, length, key size]`.
         values: alike.
-        scale: multiplies scores.
+        rule: how keys are weighed.
     """
     heads, tokens, size = query.shape
     kv_heads, length, value_size = values.shape
-    out = query.new_empty((heads, tokens, value_size))
-    nothing = query.new_zeros(1)
-    for first in range(0, tokens, _TILE):
-        last = min(first + _TILE, tokens)
-        seen = length - tokens + last
+    start = length - tokens
+    before, after = start % TILE, -length % TILE
+    query = F.pad(query, (0, 0, before, after))
+    keys, values = F.pad(keys, (0, 0, 0, after)), F.pad(values, (0, 0, 0, after))
+    out = query.new_empty((heads, query.shape[1], value_size))
+    for first in range(0, query.shape[1], TILE):
+        tile = slice(first, first + TILE)
+        seen = start - before + first + TILE
+        lowest = 0 if rule.window is None else max(0, seen - TILE + 1 - rule.window)
         # Heads that share keys become further queries of one head.
-        shared = query[:, first:last].reshape(kv_heads, -1, size)
-        columns = keys[:, :seen].transpose(1, 2)
-        scores = torch.baddbmm(nothing, shared, columns, beta=0, alpha=scale)
-        tile = last - first
-        scores.view(heads, tile, seen)[:, :, -tile:] += _future(tile)
-        weights = torch.softmax(scores, -1)
-        out[:, first:last] = torch.bmm(weights, values[:, :seen]).view(heads, tile, value_size)
-    return out
+        shared = query[:, tile].reshape(kv_heads, -1, size)
+        scores = _scores(shared, keys[:, lowest:seen], rule).view(heads, TILE, seen - lowest)
+        weights = _soften(scores, rule).view(kv_heads, -1, seen - lowest)
+        out[:, tile] = torch.bmm(weights, values[:, lowest:seen]).view(heads, TILE, value_size)
+    return out[:, before : before + tokens]
 
 
-@lru_cache(maxsize=_TILE)
-def _future(tokens: int) -> torch.Tensor:
-    """-inf where a key comes after the query, else 0: `[tokens, tokens]`."""
-    hidden = torch.full((tokens, tokens), float("-inf"), dtype=torch.bfloat16)
-    return hidden.triu_(1)
+def _scores(query: torch.Tensor, keys: torch.Tensor, rule: AttentionRule) -> torch.Tensor:
+    nothing = query.new_zeros(1)
+    scores = torch.baddbmm(nothing, query, keys.transpose(1, 2), beta=0, alpha=rule.scale)
+    return scores if rule.softcap is None else torch.tanh(scores / rule.softcap) * rule.softcap
+
+
+def _soften(scores: torch.Tensor, rule: AttentionRule) -> torch.Tensor:
+    """Weights of one tile's keys, of which the last are its own: `[heads, TILE, keys]`."""
+    scores[:, :, -TILE:] += _later(scores.dtype)
+    keys = scores.shape[-1]
+    if rule.window is not None and keys > rule.window:
+        scores += _too_early(keys, rule.window, scores.dtype)
+    if rule.sinks is None:
+        return torch.softmax(scores, -1)
+    sinks = rule.sinks.to(scores.dtype)[:, None, None].expand(-1, TILE, 1)
+    return torch.softmax(torch.cat([scores, sinks], -1), -1)[..., :-1].contiguous()
+
+
+@lru_cache(maxsize=8)
+def _later(dtype: torch.dtype) -> torch.Tensor:
+    """-inf where a key comes after the query, else 0: `[TILE, TILE]`."""
+    return torch.full((TILE, TILE), float("-inf"), dtype=dtype).triu_(1)
+
+
+@lru_cache(maxsize=64)
+def _too_early(keys: int, window: int, dtype: torch.dtype) -> torch.Tensor:
+    """-inf where a key lies before the query's window, else 0: `[TILE, keys]`."""
+    return torch.full((TILE, keys), float("-inf"), dtype=dtype).tril_(keys - TILE - window)

@@ -62,8 +62,8 @@ def free_bytes(device: torch.device) -> int:
 
 
 def kv_dtype(device: torch.device, weights: torch.dtype) -> torch.dtype:
-    """The type of keys and values. CPUs attend fastest in float32, beside 16-bit weights, too."""
-    return torch.float32 if device.type == "cpu" else weights
+    """The type of keys and values: as the model computes them. CPU kernels read no float16."""
+    return torch.float32 if device.type == "cpu" and weights == torch.float16 else weights
 
 
 def kv_budget_bytes(device: torch.device, accelerator_share: float = 0.85) -> int:
