@@ -13,6 +13,7 @@ from services.worker.engines.transformers import TransformersEngine
 from services.worker.engines.transformers.layers import products
 from services.worker.engines.transformers.layers.fusion import FusedLinear, SoleLinear
 from services.worker.engines.transformers.layers.products import (
+    Int8Product,
     PackedProduct,
     PlainProduct,
     fastest_product,
@@ -69,3 +70,26 @@ async def test_layers_that_compute_something_else_are_put_back(
     async with running(TransformersEngine(settings)) as client:
         assert not {FusedLinear, SoleLinear} & layers_of(client)
         assert (await client.run(PROMPT, **fields)).token_ids == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int8_comes_within_its_rounding(dtype: torch.dtype) -> None:
+    chance = torch.Generator().manual_seed(1)
+    weight = torch.randn((64, 96), generator=chance).to(dtype)
+    bias = torch.randn(64, generator=chance).to(dtype)
+    rows = torch.randn((1, 7, 96), generator=chance).to(dtype)
+    with torch.inference_mode():
+        product = Int8Product(weight, bias)
+        got, exact = product(rows), F.linear(rows, weight, bias)
+    assert got.dtype is dtype
+    assert (got - exact).float().norm() < 0.03 * exact.float().norm()
+    assert (product.weight - weight).float().abs().max() < weight.float().abs().max() / 127
+    assert product.nbytes == weight.numel()
+
+
+async def test_an_engine_in_int8_says_so_and_answers() -> None:
+    settings = EngineSettings(str(checkpoint()), device="cpu", dtype="float32", quantization="int8")
+    async with running(TransformersEngine(settings)) as client:
+        assert client.engine.models[0].quantization == "int8"
+        output = await client.run(PROMPT, temperature=0.0, max_tokens=8, ignore_eos=True)
+    assert len(output.token_ids) == 8
