@@ -188,7 +188,7 @@ class Directory:
     def _missing(self, name: str) -> ModelNotFoundError | NoWorkerError:
         if not self._was_complete:
             return NoWorkerError(
-                "no controller has told yet which models there are; try again soon",
+                f"no controller has told yet whether there is a model {name!r}; try again soon",
                 retry_after_s=RETRY_AFTER_S,
             )
         gone_at_s = self._gone_at_s.get(name)
