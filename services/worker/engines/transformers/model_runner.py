@@ -58,22 +58,21 @@ class ModelRunner:
         prompt_ids: list[int] = []
         decoding: list[Piece] = []
         prompts: list[Piece] = []
-        wanted: list[tuple[bool, int]] = []
+        logit_rows: list[int] = []
+        first_prompt_row = sum(work.start + work.tokens - _output_start(work) for work in step)
         for work in step:
-            sequence, end = work.sequence, work.start + work.tokens
-            border = min(max(len(sequence.request.prompt_ids), work.start), end)
-            if work.start < border:
-                prompts.append(Piece(sequence.blocks, work.start, border - work.start))
-                prompt_ids += sequence.token_ids(work.start, border)
-            decoding += [Piece(sequence.blocks, place, 1) for place in range(border, end)]
-            decode_ids += sequence.token_ids(border, end)
-            for place in range(end - work.logit_rows, end):
-                decodes = place >= border
-                behind = end - 1 - place if decodes else border - 1 - place
-                wanted.append(
-                    (decodes, (len(decode_ids) if decodes else len(prompt_ids)) - 1 - behind)
-                )
-        logit_rows = [row if decodes else len(decode_ids) + row for decodes, row in wanted]
+            sequence, middle, end = work.sequence, _output_start(work), work.start + work.tokens
+            prompt_row, decode_row = first_prompt_row + len(prompt_ids), len(decode_ids)
+            if work.start < middle:
+                prompts.append(Piece(sequence.blocks, work.start, middle - work.start))
+            decoding += [Piece(sequence.blocks, place, 1) for place in range(middle, end)]
+            prompt_ids += sequence.token_ids(work.start, middle)
+            decode_ids += sequence.token_ids(middle, end)
+            rows = [
+                *range(prompt_row, prompt_row + middle - work.start),
+                *range(decode_row, decode_row + end - middle),
+            ]
+            logit_rows += rows[len(rows) - work.logit_rows :]
         return self.forward(decode_ids + prompt_ids, decoding, prompts, logit_rows)
 
     def forget(self, sequence: Sequence) -> None:
@@ -126,3 +125,9 @@ class ModelRunner:
 
 def _are_all(rows: Rows[int], count: int) -> bool:
     return len(rows) == count and all(map(int.__eq__, rows, range(count)))
+
+
+def _output_start(work: Work) -> int:
+    """Where in its sequence the output tokens of a work begin: its end where it has none."""
+    prompt_tokens = len(work.sequence.request.prompt_ids)
+    return min(max(prompt_tokens, work.start), work.start + work.tokens)

@@ -100,7 +100,7 @@ def _attend(
     for span in layout.spans:
         reach = slice(span.row, span.row + span.length)
         if span.position == 0 and (on_cpu or rule.is_causal_for(span.length)):
-            # All that it sees is in the step itself, and torch is fastest at that.
+            # All that it sees is in the step itself: nothing has to be gathered.
             part = gathered.attend_alone(query[:, reach], key[:, reach], value[:, reach], rule)
         else:
             part = kernels.prefill(query[:, reach], kept, span, layout, rule)

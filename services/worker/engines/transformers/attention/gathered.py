@@ -1,7 +1,7 @@
 """Attention with torch's own operations, on any device: keys are copied together, then weighed.
 
-Pieces of prompts always go this way, as the copy is small beside the computing. Decoding rows do
-where there is no kernel that reads the blocks in place.
+On a CPU pieces of prompts go this way, as the copy is small beside the computing, and are then
+weighed in tiles. All else does where no kernel of the device reads the blocks in place.
 """
 
 from __future__ import annotations

@@ -93,9 +93,10 @@ class PackedProduct:
 class Int8Product:
     """Both sides in eight bits: weights rounded once, by output; rows as they come, as a whole.
 
-    Half the memory of bfloat16, and up to three times as fast for few rows, whose time is that of
-    reading weights. All rows of a step share one scale, so a token may depend a little on the
-    sequences beside it. For CPUs. See `torch.ao.quantization`, "dynamic quantization".
+    Half the memory of bfloat16, and faster for few rows, whose time is that of reading weights: see
+    the engine's results in benchmarks/. All rows of a step share one scale, so a token may depend a
+    little on the sequences beside it. For CPUs. See `torch.ao.quantization`, "dynamic
+    quantization".
 
     Args:
         weight: `[outputs, inputs]`.
