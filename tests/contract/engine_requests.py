@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.mesh.errors import UnsupportedError
 from tests.contract.engine_client import EngineClient, Output
 
 LONG: dict[str, Any] = {"max_tokens": 400, "ignore_eos": True}
@@ -32,7 +33,14 @@ def unsupported(client: EngineClient) -> frozenset[str]:
     return frozenset({"constraint", "prompt_top_logprobs"} if is_serial else {"constraint"})
 
 
-def skip_unless(client: EngineClient, field: str) -> None:
-    """Skips a test of what the engine refuses; the tests of refusals hold it to that."""
-    if field in unsupported(client):
-        pytest.skip(f"{client.engine.name} refuses {field}")
+_ASKING: dict[str, Any] = {"bad_words": ("word",), "best_of": 2, "prompt_top_logprobs": 1}
+
+
+async def refuses(client: EngineClient, field: str) -> bool:
+    """Whether the engine cannot do what a field asks; then it must say so, by the field's name."""
+    if field not in unsupported(client):
+        return False
+    with pytest.raises(UnsupportedError) as refused:
+        await client.submit(**{field: _ASKING[field]})
+    assert refused.value.field == f"sampling.{field}"
+    return True

@@ -20,7 +20,7 @@ from services.worker.engines.base import (
 )
 from tests.contract.conftest import MAX_RUNNING, MAX_WAITING
 from tests.contract.engine_client import EngineClient
-from tests.contract.engine_requests import skip_unless, unsupported
+from tests.contract.engine_requests import refuses, unsupported
 from tests.models import CONTEXT_TOKENS
 
 
@@ -85,7 +85,8 @@ class TestRefusals:
 
     @pytest.mark.parametrize("field", ["stop", "bad_words"])
     async def test_a_list_of_ten_thousand_strings(self, client: EngineClient, field: str) -> None:
-        skip_unless(client, field)
+        if await refuses(client, field):
+            return
         with pytest.raises(InvalidRequestError, match="10000 strings: at most") as refused:
             await client.submit(**{field: [f"word {number}" for number in range(10_000)]})
         assert refused.value.field == f"sampling.{field}"

@@ -16,7 +16,7 @@ from services.worker.engines.base import (
 )
 from tests.contract.conftest import MAX_RUNNING
 from tests.contract.engine_client import EngineClient, Output
-from tests.contract.engine_requests import skip_unless, text_of
+from tests.contract.engine_requests import refuses, text_of
 from tests.models import CONTEXT_TOKENS
 
 
@@ -107,7 +107,8 @@ class TestSampling:
             assert not top or each.top[0].token_id == each.token_id
 
     async def test_bad_words_do_not_come(self, client: EngineClient) -> None:
-        skip_unless(client, "bad_words")
+        if await refuses(client, "bad_words"):
+            return
         fields: dict[str, Any] = {"max_tokens": 40, "temperature": 0.0, "ignore_eos": True}
         whole = await client.run(**fields)
         word, token_id = "", -1
@@ -139,7 +140,8 @@ class TestBestOf:
     async def test_the_likeliest_are_returned_and_all_are_counted(
         self, client: EngineClient
     ) -> None:
-        skip_unless(client, "best_of")
+        if await refuses(client, "best_of"):
+            return
         every = await client.run_choices(6, **self.FIELDS)
         ranked = sorted(every, key=self._mean, reverse=True)
         key = await client.submit(choices=2, best_of=6, **self.FIELDS)
@@ -153,14 +155,16 @@ class TestBestOf:
         await client.until_idle()
 
     async def test_nothing_waits_for_credit(self, client: EngineClient) -> None:
-        skip_unless(client, "best_of")
+        if await refuses(client, "best_of"):
+            return
         own = {"credit_tokens": 1}
         output = await client.run(best_of=2, own=own, **self.FIELDS)
         assert len(output.token_ids) == 8
         assert output.finished.completion_tokens == 16
 
     async def test_an_abort_ends_them_all(self, client: EngineClient) -> None:
-        skip_unless(client, "best_of")
+        if await refuses(client, "best_of"):
+            return
         key = await client.submit(best_of=3, max_tokens=400, ignore_eos=True)
         client.engine.abort(key)
         await client.until_idle()
@@ -172,7 +176,8 @@ class TestPromptLogprobs:
     async def test_each_token_of_the_prompt_has_one_but_the_first(
         self, client: EngineClient
     ) -> None:
-        skip_unless(client, "prompt_top_logprobs")
+        if await refuses(client, "prompt_top_logprobs"):
+            return
         prompt = "hello world, " * 20
         fields: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True, "max_tokens": 5}
         ids = await client.engine.tokenize(client.model, prompt, add_special_tokens=True)
@@ -198,7 +203,8 @@ class TestPromptLogprobs:
             assert [each.token_id for each in one.top] == [each.token_id for each in other.top]
 
     async def test_all_choices_have_them(self, client: EngineClient) -> None:
-        skip_unless(client, "prompt_top_logprobs")
+        if await refuses(client, "prompt_top_logprobs"):
+            return
         outputs = await client.run_choices(
             MAX_RUNNING + 1, "hello " * 40, prompt_top_logprobs=0, max_tokens=2, seed=1
         )
@@ -207,7 +213,8 @@ class TestPromptLogprobs:
         assert len({repr(each.prompt_logprobs) for each in told if isinstance(each, Started)}) == 1
 
     async def test_with_echo_the_prompt_comes_first(self, client: EngineClient) -> None:
-        skip_unless(client, "prompt_top_logprobs")
+        if await refuses(client, "prompt_top_logprobs"):
+            return
         output = await client.run(
             "hello world", own={"echo": True}, prompt_top_logprobs=1, top_logprobs=1, max_tokens=2
         )
@@ -218,13 +225,15 @@ class TestPromptLogprobs:
         assert prompt.decode().endswith("hello world")
 
     async def test_more_than_a_message_can_carry_is_refused(self, client: EngineClient) -> None:
-        skip_unless(client, "prompt_top_logprobs")
+        if await refuses(client, "prompt_top_logprobs"):
+            return
         with pytest.raises(InvalidRequestError, match="at most 250000") as refused:
             await client.submit("hello " * 100, prompt_top_logprobs=20, choices=128)
         assert refused.value.field == "sampling.prompt_top_logprobs"
 
     async def test_a_one_token_prompt_has_nothing_to_tell(self, client: EngineClient) -> None:
-        skip_unless(client, "prompt_top_logprobs")
+        if await refuses(client, "prompt_top_logprobs"):
+            return
         output = await client.run((5,), prompt_top_logprobs=1, max_tokens=1)
         started = output.events[0]
         assert isinstance(started, Started)
