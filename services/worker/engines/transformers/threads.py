@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 _SPINS = 5000
-"""About 50 us. A step is hundreds of parallel regions with microseconds between them: threads that
-sleep at once take a third of a step's speed. Threads that spin for long, as is OpenMP's default,
+"""Turns of a loop. A step is hundreds of parallel regions with microseconds between them, which
+threads that sleep at once pay for each time. Threads that spin for long, as is OpenMP's default,
 take the core that the event loop, the gateway or Envoy wants, and then each region waits for a turn
-of the operating system's scheduler: a tenth of the speed."""
+of the operating system's scheduler. See docs/adr/0011-threads-and-waiting.md."""
 
 
 def bound_spinning() -> None:

@@ -13,10 +13,10 @@ from services.worker.engines.transformers.attention.cpu_loops import (
     store_keys,
     store_values,
 )
-from services.worker.engines.transformers.attention.gathered import attend_span
 from services.worker.engines.transformers.attention.kv_cache import LayerCache, words
 from services.worker.engines.transformers.attention.layout import Span, StepLayout
 from services.worker.engines.transformers.attention.rule import AttentionRule
+from services.worker.engines.transformers.attention.tiled import attend_tiled
 from services.worker.engines.transformers.checkpoint.memory import BLOCK_TOKENS
 
 _NO_SINKS = np.empty(0, dtype=np.float32)
@@ -66,6 +66,12 @@ class CpuKernels:
             )
         return torch.from_numpy(out)
 
+    def begin(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
+    ) -> torch.Tensor:
+        """Attends for the first piece of a prompt: `[heads, tokens, value size]`."""
+        return attend_tiled(query, key, value, rule)
+
     def prefill(
         self,
         query: torch.Tensor,
@@ -74,5 +80,6 @@ class CpuKernels:
         layout: StepLayout,
         rule: AttentionRule,
     ) -> torch.Tensor:
-        """`[heads, tokens, value size]`, in torch: beside the computing the copy is small."""
-        return attend_span(query, cache, span, layout, rule)
+        """`[heads, tokens, value size]`. Copies keys together: little beside the computing."""
+        keys, values = cache.gather(span.blocks, span.end)
+        return attend_tiled(query, keys.to(query), values.to(query), rule)

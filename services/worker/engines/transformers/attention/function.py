@@ -96,12 +96,10 @@ def _attend(
     if layout.decodes:
         rows = query[:, : layout.decodes].transpose(0, 1)
         parts.append(kernels.decode(rows, kept, layout, rule).to(query.dtype))
-    on_cpu = query.device.type == "cpu"
     for span in layout.spans:
         reach = slice(span.row, span.row + span.length)
-        if span.position == 0 and (on_cpu or rule.is_causal_for(span.length)):
-            # All that it sees is in the step itself: nothing has to be gathered.
-            part = gathered.attend_alone(query[:, reach], key[:, reach], value[:, reach], rule)
+        if span.position == 0:
+            part = kernels.begin(query[:, reach], key[:, reach], value[:, reach], rule)
         else:
             part = kernels.prefill(query[:, reach], kept, span, layout, rule)
         parts.append(part.transpose(0, 1))

@@ -1,7 +1,6 @@
 """Attention with torch's own operations, on any device: keys are copied together, then weighed.
 
-On a CPU pieces of prompts go this way, as the copy is small beside the computing, and are then
-weighed in tiles. All else does where no kernel of the device reads the blocks in place.
+For what no kernel of the device does from the blocks in place.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import torch.nn.functional as F  # noqa: N812
 from services.worker.engines.transformers.attention.kv_cache import LayerCache
 from services.worker.engines.transformers.attention.layout import Span, StepLayout, causal_mask
 from services.worker.engines.transformers.attention.rule import AttentionRule
-from services.worker.engines.transformers.attention.tiled import attend_tiled
 
 
 def attend_alone(
@@ -20,8 +18,6 @@ def attend_alone(
 ) -> torch.Tensor:
     """One whole sequence without a cache: `[heads, tokens, size]` each, and so the result."""
     tokens = query.shape[1]
-    if query.device.type == "cpu":
-        return attend_tiled(query, key, value, rule)
     if rule.is_causal_for(tokens):
         return F.scaled_dot_product_attention(
             query[None],
@@ -33,17 +29,6 @@ def attend_alone(
         )[0]
     mask = causal_mask(0, tokens, rule.window, query.device)
     return _weigh(query[None], key[None], value[None], mask, rule)[0]
-
-
-def attend_span(
-    query: torch.Tensor, cache: LayerCache, span: Span, layout: StepLayout, rule: AttentionRule
-) -> torch.Tensor:
-    """A piece of a prompt over its keys in the cache: `[heads, tokens, size]`."""
-    keys, values = cache.gather(span.blocks, span.end)
-    if query.device.type == "cpu":
-        return attend_tiled(query, keys.to(query), values.to(query), rule)
-    mask = layout.span_mask(span, rule.window)
-    return _weigh(query[None], keys.to(query)[None], values.to(query)[None], mask, rule)[0]
 
 
 class GatheredKernels:
@@ -78,6 +63,12 @@ class GatheredKernels:
         )
         return weighed[:, :, 0]
 
+    def begin(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
+    ) -> torch.Tensor:
+        """Attends for the first piece of a prompt: `[heads, tokens, value size]`."""
+        return attend_alone(query, key, value, rule)
+
     def prefill(
         self,
         query: torch.Tensor,
@@ -87,7 +78,9 @@ class GatheredKernels:
         rule: AttentionRule,
     ) -> torch.Tensor:
         """Attends for a piece of a prompt: `[heads, tokens, value size]`."""
-        return attend_span(query, cache, span, layout, rule)
+        keys, values = cache.gather(span.blocks, span.end)
+        mask = layout.span_mask(span, rule.window)
+        return _weigh(query[None], keys.to(query)[None], values.to(query)[None], mask, rule)[0]
 
 
 def _weigh(

@@ -37,6 +37,19 @@ class BlockKernels(Protocol):
         """
         ...
 
+    def begin(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
+    ) -> torch.Tensor:
+        """Attends for the first piece of a prompt, which sees itself alone: as `prefill`.
+
+        Args:
+            query: `[heads, tokens, key size]`.
+            key: of the same tokens, `[kv heads, tokens, key size]`.
+            value: alike.
+            rule: how keys are weighed.
+        """
+        ...
+
     def prefill(
         self,
         query: torch.Tensor,
@@ -45,7 +58,7 @@ class BlockKernels(Protocol):
         layout: StepLayout,
         rule: AttentionRule,
     ) -> torch.Tensor:
-        """Attends for a piece of a prompt: `[heads, tokens, value size]`.
+        """Attends for a later piece of a prompt: `[heads, tokens, value size]`.
 
         Args:
             query: `[heads, tokens, key size]`.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import triton
 
+from services.worker.engines.transformers.attention.gathered import attend_alone
 from services.worker.engines.transformers.attention.kv_cache import LayerCache
 from services.worker.engines.transformers.attention.layout import Span, StepLayout
 from services.worker.engines.transformers.attention.rule import AttentionRule
@@ -128,6 +129,12 @@ class TritonKernels:
                 **sizes,
             )
         return out
+
+    def begin(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: AttentionRule
+    ) -> torch.Tensor:
+        """Attends for the first piece of a prompt: `[heads, tokens, value size]`."""
+        return attend_alone(query, key, value, rule)
 
     def prefill(
         self,
