@@ -9,8 +9,8 @@ from google.protobuf import struct_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.gateway.openai.chat_request import read_chat_request
-from services.gateway.openai.completion_request import read_completion_requests
+from services.gateway.openai.chat.request import read_chat_request
+from services.gateway.openai.completions.request import read_completion_requests
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.openai.v1.chat_pb2 import CreateChatCompletionRequest
 from tokenmesh.openai.v1.completion_pb2 import CreateCompletionRequest

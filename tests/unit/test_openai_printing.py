@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from services.gateway.discovery.fleet import Model
-from services.gateway.openai.chat_body import ChatBody
-from services.gateway.openai.chat_stream import ChatStream
-from services.gateway.openai.completion_printing import CompletionBody, CompletionStream
+from services.gateway.openai.chat.body import ChatBody
+from services.gateway.openai.chat.stream import ChatStream
+from services.gateway.openai.completions.printing import CompletionBody, CompletionStream
 from services.gateway.openai.envelope import Envelope, fingerprint, new_envelope
 from services.gateway.openai.json_text import quoted
 from services.gateway.openai.logprobs import IMPOSSIBLE_LOGPROB

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
 
-from services.gateway.openai.chat_request import read_chat_request
-from services.gateway.openai.completion_request import MAX_PROMPTS, read_completion_requests
+from services.gateway.openai.chat.request import read_chat_request
+from services.gateway.openai.completions.request import MAX_PROMPTS, read_completion_requests
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.gateway.v1 import chat_pb2 as gateway_chat_pb2
 from tokenmesh.gateway.v1.completion_pb2 import CompleteRequest
@@ -248,7 +249,8 @@ def test_tools_and_their_choice() -> None:
         tool_choice={"type": "function", "function": {"name": "f"}},
         parallel_tool_calls=False,
     ).prompt
-    assert json_format.MessageToDict(prompt.tools[0]) == {"name": "f", "parameters": parameters}
+    assert prompt.tools[0].name == "f"
+    assert json.loads(prompt.tools[0].parameters) == parameters
     assert prompt.tool_choice.name == "f"
     assert prompt.HasField("parallel_tool_calls")
     mode = chat(tool_choice="none").prompt.tool_choice.mode

@@ -157,7 +157,7 @@ def test_a_conversation_becomes_what_templates_take() -> None:
                 },
                 {"role": "ROLE_TOOL", "tool_call_id": "c", "content": [{"text": "42"}]},
             ],
-            tools=[{"name": "f", "description": "d", "parameters": {"maximum": 3, "x": [0.5]}}],
+            tools=[{"name": "f", "description": "d", "parameters": '{"maximum": 3, "x": [0.5]}'}],
             reasoning_effort="REASONING_EFFORT_LOW",
             chat_template_arguments={"thinking": True},
         )

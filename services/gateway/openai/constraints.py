@@ -64,7 +64,7 @@ def _response_format(value: struct_pb2.Value) -> Constraint | None:
         return Constraint(
             json_schema=Constraint.JsonSchema(
                 name=schema.required_string("name"),
-                schema=_schema_text(schema.path_of("schema"), schema["schema"]),
+                schema=schema_text(schema.path_of("schema"), schema["schema"]),
                 strict=schema.boolean("strict") or False,
             )
         )
@@ -95,11 +95,11 @@ def _choices(values: list[str]) -> Constraint | None:
 
 
 def _json_schema(path: str, schema: Any) -> Constraint:
-    text = _schema_text(path, schema)
+    text = schema_text(path, schema)
     return Constraint(json_schema=Constraint.JsonSchema(schema=text, strict=True))
 
 
-def _schema_text(path: str, schema: Any) -> str:
+def schema_text(path: str, schema: Any) -> str:
     """A schema as JSON text; clients may send it as an object or as such a text."""
     if isinstance(schema, str):
         try:

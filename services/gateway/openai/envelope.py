@@ -7,8 +7,10 @@ import uuid
 from dataclasses import dataclass
 from functools import cache
 
+from services.gateway.discovery.directory import Directory
 from services.gateway.discovery.fleet import Model
 from services.gateway.openai.json_text import quoted
+from services.gateway.relay.relay import Generation
 from services.mesh.release import RELEASE
 from tokenmesh.mesh.v1 import generation_pb2
 
@@ -49,6 +51,12 @@ def new_envelope(prefix: str, created_at_s: float, name: str, model: Model) -> E
         model=name,
         fingerprint=fingerprint(name, model.revision, model.quantization, model.dtype),
     )
+
+
+def envelope_of(prefix: str, generation: Generation, directory: Directory) -> Envelope:
+    """Of an answer whose generation was just entered, so that the directory knows its model."""
+    model = directory.resolve(generation.model).model
+    return new_envelope(prefix, generation.created_at_s, generation.model, model)
 
 
 @cache

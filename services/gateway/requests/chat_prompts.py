@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from services.mesh.errors import InvalidRequestError
@@ -97,6 +98,7 @@ def _check_tools(prompt: chat_pb2.ChatPrompt, field: str) -> None:
         if tool.name in names:
             raise _invalid(f"{field}.tools[{index}].name", f"{tool.name!r} is already taken")
         names.add(tool.name)
+        _check_parameters(tool.parameters, f"{field}.tools[{index}].parameters")
     kind = prompt.tool_choice.WhichOneof("choice")
     if kind == "name" and prompt.tool_choice.name not in names:
         raise _invalid(
@@ -109,6 +111,17 @@ def _check_tools(prompt: chat_pb2.ChatPrompt, field: str) -> None:
             raise _unknown(f"{field}.tool_choice.mode", mode)
         if mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED and not prompt.tools:
             raise _invalid(f"{field}.tool_choice.mode", f"needs {field}.tools")
+
+
+def _check_parameters(text: str, field: str) -> None:
+    if not text:
+        return
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(field, f"must hold a JSON text: {error}") from None
+    if not isinstance(schema, dict):
+        raise _invalid(field, "must hold a JSON object: the schema of the arguments")
 
 
 def _invalid(field: str, what: str) -> InvalidRequestError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -169,11 +170,23 @@ def _tools(chat: chat_pb2.ChatPrompt) -> list[dict[str, Any]]:
             "function": {
                 "name": tool.name,
                 "description": tool.description,
-                "parameters": plain_struct(tool.parameters),
+                "parameters": _parameters(tool, f"prompt.tools[{index}].parameters"),
             },
         }
-        for tool in chat.tools
+        for index, tool in enumerate(chat.tools)
     ]
+
+
+def _parameters(tool: chat_pb2.Tool, field: str) -> dict[str, Any]:
+    if not tool.parameters:
+        return {}
+    try:
+        schema = json.loads(tool.parameters)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"{field} is no JSON text: {error}", field=field) from None
+    if not isinstance(schema, dict):
+        raise InvalidRequestError(f"{field} must hold a JSON object", field=field)
+    return schema
 
 
 def _template_arguments(chat: chat_pb2.ChatPrompt) -> dict[str, Any]:

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctokenmesh/mesh/v1/chat.proto\x12\x11tokenmesh.mesh.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x80\x02\n\x07Message\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.tokenmesh.mesh.v1.Role\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12/\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x1e.tokenmesh.mesh.v1.ContentPart\x12/\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1b.tokenmesh.mesh.v1.ToolCall\x12\x19\n\x0ctool_call_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\treasoning\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_nameB\x0f\n\r_tool_call_idB\x0c\n\n_reasoning\"\xb7\x01\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\n \x01(\tH\x00\x12)\n\x05image\x18\x0b \x01(\x0b\x32\x18.tokenmesh.mesh.v1.ImageH\x00\x12)\n\x05\x61udio\x18\x0c \x01(\x0b\x32\x18.tokenmesh.mesh.v1.AudioH\x00\x12\'\n\x04\x66ile\x18\r \x01(\x0b\x32\x17.tokenmesh.mesh.v1.FileH\x00\x12\x11\n\x07refusal\x18\x0e \x01(\tH\x00\x42\x06\n\x04part\"t\n\x05Image\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12.\n\x06\x64\x65tail\x18\x02 \x01(\x0e\x32\x1e.tokenmesh.mesh.v1.ImageDetail\x12\r\n\x03url\x18\n \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x0b \x01(\x0cH\x00\x42\x08\n\x06source\")\n\x05\x41udio\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"6\n\x04\x46ile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"v\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\nparameters\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"Y\n\nToolChoice\x12\x31\n\x04mode\x18\n \x01(\x0e\x32!.tokenmesh.mesh.v1.ToolChoiceModeH\x00\x12\x0e\n\x04name\x18\x0b \x01(\tH\x00\x42\x08\n\x06\x63hoice\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"e\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x02id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\targuments\x18\x04 \x01(\tB\x05\n\x03_idB\x07\n\x05_name\"\xf4\x03\n\nChatPrompt\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.tokenmesh.mesh.v1.Message\x12&\n\x05tools\x18\x02 \x03(\x0b\x32\x17.tokenmesh.mesh.v1.Tool\x12\x32\n\x0btool_choice\x18\x03 \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x63ontinue_final_message\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1a\n\rchat_template\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x38\n\x17\x63hat_template_arguments\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12<\n\x10reasoning_effort\x18\t \x01(\x0e\x32\".tokenmesh.mesh.v1.ReasoningEffortB\x16\n\x14_parallel_tool_callsB\x18\n\x16_add_generation_promptB\x19\n\x17_continue_final_messageB\x10\n\x0e_chat_template*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05*o\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_DETAIL_AUTO\x10\x01\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x02\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x03*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*\xbe\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctokenmesh/mesh/v1/chat.proto\x12\x11tokenmesh.mesh.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x80\x02\n\x07Message\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.tokenmesh.mesh.v1.Role\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12/\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x1e.tokenmesh.mesh.v1.ContentPart\x12/\n\ntool_calls\x18\x04 \x03(\x0b\x32\x1b.tokenmesh.mesh.v1.ToolCall\x12\x19\n\x0ctool_call_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x16\n\treasoning\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_nameB\x0f\n\r_tool_call_idB\x0c\n\n_reasoning\"\xb7\x01\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\n \x01(\tH\x00\x12)\n\x05image\x18\x0b \x01(\x0b\x32\x18.tokenmesh.mesh.v1.ImageH\x00\x12)\n\x05\x61udio\x18\x0c \x01(\x0b\x32\x18.tokenmesh.mesh.v1.AudioH\x00\x12\'\n\x04\x66ile\x18\r \x01(\x0b\x32\x17.tokenmesh.mesh.v1.FileH\x00\x12\x11\n\x07refusal\x18\x0e \x01(\tH\x00\x42\x06\n\x04part\"t\n\x05Image\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12.\n\x06\x64\x65tail\x18\x02 \x01(\x0e\x32\x1e.tokenmesh.mesh.v1.ImageDetail\x12\r\n\x03url\x18\n \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x0b \x01(\x0cH\x00\x42\x08\n\x06source\")\n\x05\x41udio\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"6\n\x04\x46ile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"]\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"Y\n\nToolChoice\x12\x31\n\x04mode\x18\n \x01(\x0e\x32!.tokenmesh.mesh.v1.ToolChoiceModeH\x00\x12\x0e\n\x04name\x18\x0b \x01(\tH\x00\x42\x08\n\x06\x63hoice\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"e\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x02id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\targuments\x18\x04 \x01(\tB\x05\n\x03_idB\x07\n\x05_name\"\xf4\x03\n\nChatPrompt\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.tokenmesh.mesh.v1.Message\x12&\n\x05tools\x18\x02 \x03(\x0b\x32\x17.tokenmesh.mesh.v1.Tool\x12\x32\n\x0btool_choice\x18\x03 \x01(\x0b\x32\x1d.tokenmesh.mesh.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x63ontinue_final_message\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1a\n\rchat_template\x18\x07 \x01(\tH\x03\x88\x01\x01\x12\x38\n\x17\x63hat_template_arguments\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12<\n\x10reasoning_effort\x18\t \x01(\x0e\x32\".tokenmesh.mesh.v1.ReasoningEffortB\x16\n\x14_parallel_tool_callsB\x18\n\x16_add_generation_promptB\x19\n\x17_continue_final_messageB\x10\n\x0e_chat_template*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\x12\n\x0eROLE_DEVELOPER\x10\x02\x12\r\n\tROLE_USER\x10\x03\x12\x12\n\x0eROLE_ASSISTANT\x10\x04\x12\r\n\tROLE_TOOL\x10\x05*o\n\x0bImageDetail\x12\x1c\n\x18IMAGE_DETAIL_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_DETAIL_AUTO\x10\x01\x12\x14\n\x10IMAGE_DETAIL_LOW\x10\x02\x12\x15\n\x11IMAGE_DETAIL_HIGH\x10\x03*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*\xbe\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenmesh.mesh.v1.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1617
-  _globals['_ROLE']._serialized_end=1732
-  _globals['_IMAGEDETAIL']._serialized_start=1734
-  _globals['_IMAGEDETAIL']._serialized_end=1845
-  _globals['_TOOLCHOICEMODE']._serialized_start=1848
-  _globals['_TOOLCHOICEMODE']._serialized_end=1983
-  _globals['_REASONINGEFFORT']._serialized_start=1986
-  _globals['_REASONINGEFFORT']._serialized_end=2176
+  _globals['_ROLE']._serialized_start=1592
+  _globals['_ROLE']._serialized_end=1707
+  _globals['_IMAGEDETAIL']._serialized_start=1709
+  _globals['_IMAGEDETAIL']._serialized_end=1820
+  _globals['_TOOLCHOICEMODE']._serialized_start=1823
+  _globals['_TOOLCHOICEMODE']._serialized_end=1958
+  _globals['_REASONINGEFFORT']._serialized_start=1961
+  _globals['_REASONINGEFFORT']._serialized_end=2151
   _globals['_MESSAGE']._serialized_start=82
   _globals['_MESSAGE']._serialized_end=338
   _globals['_CONTENTPART']._serialized_start=341
@@ -51,13 +51,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILE']._serialized_start=687
   _globals['_FILE']._serialized_end=741
   _globals['_TOOL']._serialized_start=743
-  _globals['_TOOL']._serialized_end=861
-  _globals['_TOOLCHOICE']._serialized_start=863
-  _globals['_TOOLCHOICE']._serialized_end=952
-  _globals['_TOOLCALL']._serialized_start=954
-  _globals['_TOOLCALL']._serialized_end=1009
-  _globals['_TOOLCALLDELTA']._serialized_start=1011
-  _globals['_TOOLCALLDELTA']._serialized_end=1112
-  _globals['_CHATPROMPT']._serialized_start=1115
-  _globals['_CHATPROMPT']._serialized_end=1615
+  _globals['_TOOL']._serialized_end=836
+  _globals['_TOOLCHOICE']._serialized_start=838
+  _globals['_TOOLCHOICE']._serialized_end=927
+  _globals['_TOOLCALL']._serialized_start=929
+  _globals['_TOOLCALL']._serialized_end=984
+  _globals['_TOOLCALLDELTA']._serialized_start=986
+  _globals['_TOOLCALLDELTA']._serialized_end=1087
+  _globals['_CHATPROMPT']._serialized_start=1090
+  _globals['_CHATPROMPT']._serialized_end=1590
 # @@protoc_insertion_point(module_scope)

@@ -317,21 +317,21 @@ class Tool(_message.Message):
     name: _builtins.str
     """Letters, digits, underscores and dashes; 64 characters at most. Required."""
     description: _builtins.str
+    parameters: _builtins.str
+    """JSON schema of the arguments, as a JSON text: the order of its keys is kept. No arguments when
+    empty.
+    """
     strict: _builtins.bool
     """Whether calls are constrained to the schema. Default false."""
-    @_builtins.property
-    def parameters(self) -> _struct_pb2.Struct:
-        """JSON schema of the arguments. No arguments when absent."""
-
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         description: _builtins.str = ...,
-        parameters: _struct_pb2.Struct | None = ...,
+        parameters: _builtins.str = ...,
         strict: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "name", b"name", "parameters", b"parameters", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

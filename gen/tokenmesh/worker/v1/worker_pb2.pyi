@@ -185,13 +185,16 @@ class OutputSoFar(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     NEXT_NUMBER_FIELD_NUMBER: _builtins.int
     DELIVERED_BYTES_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     choice_index: _builtins.int
     next_number: _builtins.int
     """Number of the next event of the sequence."""
     delivered_bytes: _builtins.int
-    """UTF-8 bytes of text that the client has received: what the tokens hold beyond it is sent again
-    by nobody, so the worker sends it.
+    """UTF-8 bytes of output that the client has received, which is the sum of Chunk.output_bytes: what
+    the tokens hold beyond it is sent again by nobody, so the worker sends it.
     """
+    reasoning_tokens: _builtins.int
+    """The sum of Chunk.reasoning_tokens."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Completion tokens so far, in order."""
@@ -203,10 +206,11 @@ class OutputSoFar(_message.Message):
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         next_number: _builtins.int = ...,
         delivered_bytes: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice_index", b"choice_index", "delivered_bytes", b"delivered_bytes", "next_number", b"next_number", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice_index", b"choice_index", "delivered_bytes", b"delivered_bytes", "next_number", b"next_number", "reasoning_tokens", b"reasoning_tokens", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,10 +385,18 @@ class Chunk(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     REASONING_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """May be empty while a character or a possible stop string is incomplete. Never half a character."""
     reasoning: _builtins.str
     """What the model thinks before it answers, where the worker parses it out of the text."""
+    output_bytes: _builtins.int
+    """UTF-8 bytes of the model's own text that the chunk stands for, markers of reasoning and of tool
+    calls among them. Length of `text` when absent, as where the worker parses nothing.
+    """
+    reasoning_tokens: _builtins.int
+    """Of `token_ids`, those that were spent on reasoning."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -401,12 +413,16 @@ class Chunk(_message.Message):
         logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
         reasoning: _builtins.str = ...,
         tool_calls: _abc.Iterable[_chat_pb2.ToolCallDelta] | None = ...,
+        output_bytes: _builtins.int | None = ...,
+        reasoning_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_output_bytes", b"_output_bytes", "output_bytes", b"output_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "reasoning", b"reasoning", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_output_bytes", b"_output_bytes", "logprobs", b"logprobs", "output_bytes", b"output_bytes", "reasoning", b"reasoning", "reasoning_tokens", b"reasoning_tokens", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__output_bytes: _TypeAlias = _typing.Literal["output_bytes"]  # noqa: Y015
+    _WhichOneofArgType__output_bytes: _TypeAlias = _typing.Literal["_output_bytes", b"_output_bytes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_bytes) -> _WhichOneofReturnType__output_bytes | None: ...
 
 Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 

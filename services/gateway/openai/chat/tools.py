@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from google.protobuf import struct_pb2
 
+from services.gateway.openai.constraints import schema_text
 from services.gateway.openai.json_fields import (
     JsonObject,
     invalid_type,
@@ -40,9 +41,14 @@ def _tool(tool: JsonObject) -> chat_pb2.Tool:
     return chat_pb2.Tool(
         name=function.required_string("name"),
         description=function.string("description") or "",
-        parameters=function.as_struct("parameters"),
+        parameters=_parameters(function),
         strict=function.boolean("strict"),
     )
+
+
+def _parameters(function: JsonObject) -> str:
+    schema = function.object("parameters")
+    return "" if schema is None else schema_text(schema.path, function["parameters"])
 
 
 def read_tool_choice(value: struct_pb2.Value) -> chat_pb2.ToolChoice | None:

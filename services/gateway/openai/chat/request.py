@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from services.gateway.openai.chat.messages import read_messages
+from services.gateway.openai.chat.tools import read_tool_choice, read_tools
 from services.gateway.openai.json_fields import not_one_of
-from services.gateway.openai.messages import read_messages
 from services.gateway.openai.sampling import read_sampling, unsigned
 from services.gateway.openai.stream_options import check_stream_options
-from services.gateway.openai.tools import read_tool_choice, read_tools
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.gateway.v1 import chat_pb2 as gateway_chat_pb2
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2

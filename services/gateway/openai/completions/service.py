@@ -1,0 +1,86 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+
+from google.api.httpbody_pb2 import HttpBody
+
+from services.gateway.api.callers import caller_of
+from services.gateway.api.deadlines import time_left_s
+from services.gateway.api.leaving import abandon_when_over
+from services.gateway.discovery.directory import Directory
+from services.gateway.openai.completions.interleaving import interleaved
+from services.gateway.openai.completions.printing import CompletionBody, CompletionStream
+from services.gateway.openai.completions.request import read_completion_requests
+from services.gateway.openai.envelope import envelope_of
+from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
+from services.gateway.openai.seed_header import tell_seed
+from services.gateway.openai.spelling import COMPLETION_SPELLING
+from services.gateway.openai.stream_options import includes_usage
+from services.gateway.relay.relay import Generation, Relay
+from services.gateway.requests.validation import completion_start
+from services.mesh.interceptors import current_request_id
+from tokenmesh.openai.v1 import completion_pb2, completion_pb2_grpc
+
+
+class Completions(completion_pb2_grpc.CompletionServiceServicer):
+    """POST /v1/completions."""
+
+    def __init__(self, relay: Relay, directory: Directory) -> None:
+        self._relay = relay
+        self._directory = directory
+
+    def CreateCompletion(
+        self, request: completion_pb2.CreateCompletionRequest, context: Context
+    ) -> AsyncIterator[HttpBody]:
+        """One body, or server-sent events."""
+        failures = Failures(context, "CreateCompletion", COMPLETION_SPELLING, request.model)
+        return failures.guard(self._bodies(request, context))
+
+    async def _bodies(
+        self, request: completion_pb2.CreateCompletionRequest, context: Context
+    ) -> AsyncGenerator[HttpBody, None]:
+        starts = [
+            completion_start(each, current_request_id())
+            for each in read_completion_requests(request)
+        ]
+        caller = caller_of(context, request.user)
+        limit_s = time_left_s(context)
+        choices_per_prompt = max(1, request.n)
+        async with AsyncExitStack() as stack:
+            generations: list[Generation] = []
+            for start in starts:
+                generation = self._relay.generate(
+                    start, caller=caller, time_left_s=limit_s, whole=not request.stream
+                )
+                generations.append(await stack.enter_async_context(generation))
+                abandon_when_over(context, generation)
+            envelope = envelope_of("cmpl", generations[0], self._directory)
+            answers = await stack.enter_async_context(aclosing(interleaved(generations)))
+            if not request.stream:
+                body = CompletionBody(
+                    envelope,
+                    choices_per_prompt=choices_per_prompt,
+                    with_logprobs=request.HasField("logprobs"),
+                )
+                async for prompt_index, events in answers:
+                    body.collect(prompt_index, events)
+                await tell_seed(context, generations)
+                yield HttpBody(content_type=JSON, data=body.print())
+                return
+            stream = CompletionStream(
+                envelope,
+                choices_per_prompt=choices_per_prompt,
+                include_usage=includes_usage(request),
+            )
+            has_begun = False
+            async for prompt_index, events in answers:
+                printed = stream.print(prompt_index, events)
+                if printed:
+                    if not has_begun:
+                        has_begun = True
+                        await tell_seed(context, generations)
+                    yield HttpBody(content_type=EVENT_STREAM, data=printed)
+            yield HttpBody(content_type=EVENT_STREAM, data=stream.end())
