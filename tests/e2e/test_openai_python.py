@@ -72,7 +72,9 @@ def test_chat_with_everything(client: openai.OpenAI) -> None:
 
 
 def test_a_stream(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model=SCRIPTED_MODEL, messages=HELLO, seed=2)
+    for _ in range(2):
+        # From the second on, the prompt is cached.
+        whole = client.chat.completions.create(model=SCRIPTED_MODEL, messages=HELLO, seed=2)
     with client.chat.completions.stream(
         model=SCRIPTED_MODEL,
         messages=HELLO,
