@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from services.mesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from services.worker.chat_formats.base import ChatFormat
 
 
 class FinishReason(Enum):
@@ -95,6 +98,8 @@ class ChatPrompt:
     continue_final_message: bool = False
     chat_template: str | None = None
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    rendered: str | None = None
+    """What `Engine.render` has made of it, so that it is not rendered twice."""
 
 
 Prompt = ChatPrompt | str | tuple[int, ...]
@@ -106,7 +111,8 @@ class OutputSoFar:
 
     token_ids: tuple[int, ...]
     next_number: int
-    delivered_bytes: int
+    delivered_bytes: int | None
+    """Of the text that the tokens release. None: nothing of it is sent again."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ class EngineRequest:
     """0 is unlimited."""
     echo: bool = False
     output_so_far: Mapping[int, OutputSoFar] = field(default_factory=dict)
+    visible_markers: frozenset[str] = frozenset()
+    """Special tokens, by their texts, that are shown in the output although the others are not."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,8 @@ class Started:
     cached_tokens: int = 0
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """One for each prompt token, where they were asked for."""
+    text_so_far: str = ""
+    """Of a choice that goes on: all text that the tokens of its output so far release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +196,8 @@ class Finished:
     timing: Timing
     stop_string: str | None = None
     stop_token_id: int | None = None
+    reasoning_tokens: int = 0
+    """Engines leave it at 0: who parses their output counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +243,8 @@ class ModelDescription:
     execution: str = ""
     """How the engine runs it, where it has several ways: "paged" (batches over a paged KV cache)
     or "serial" (one sequence after another: slower)."""
+    chat_format: ChatFormat | None = None
+    """How the model writes reasoning and tool calls. None: its output is not parsed."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +352,14 @@ class Engine(Protocol):
 
     def steps(self) -> AsyncIterator[StepOutput]:
         """The outputs, in order, until the engine stops. For one consumer."""
+        ...
+
+    async def render(self, model: str, prompt: ChatPrompt) -> str:
+        """The text that the model reads of a conversation, off the event loop.
+
+        Raises:
+            ModelNotFoundError, InvalidRequestError, UnsupportedError: as `submit`.
+        """
         ...
 
     async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:

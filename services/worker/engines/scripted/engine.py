@@ -15,7 +15,9 @@ from services.mesh.errors import (
     QueueFullError,
     UnavailableError,
 )
+from services.worker.chat_formats.capabilities import format_capabilities
 from services.worker.engines.base import (
+    ChatPrompt,
     EngineCapacity,
     EngineCounters,
     EngineLoad,
@@ -62,8 +64,9 @@ class ScriptedEngine:
             dtype="",
             context_length_tokens=settings.context_length_tokens,
             vocabulary_size=vocabulary.VOCABULARY_SIZE,
-            capabilities=CAPABILITIES,
+            capabilities=CAPABILITIES | format_capabilities(settings.chat_format),
             loaded_at_s=time.time(),
+            chat_format=settings.chat_format,
         )
         self._jobs: dict[Hashable, Job] = {}
         self._queue = JobQueue()
@@ -169,6 +172,11 @@ class ScriptedEngine:
         events = [event for job in list(self._jobs.values()) for event in self._fail(job, error)]
         self._step += 1
         yield StepOutput(self._step, events)
+
+    async def render(self, model: str, prompt: ChatPrompt) -> str:
+        """See Engine."""
+        self._check_model(model)
+        return prompt_text(prompt)
 
     async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
         """See Engine. There are no special tokens to add."""

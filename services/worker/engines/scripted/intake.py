@@ -8,7 +8,12 @@ from services.worker.engines.sampling import resolve_sampling
 from services.worker.engines.scripted import vocabulary
 from services.worker.engines.scripted.ending import choose_length
 from services.worker.engines.scripted.jobs import Job
-from services.worker.engines.scripted.prompt import check_token_ids, prompt_token_ids
+from services.worker.engines.scripted.prompt import (
+    check_token_ids,
+    last_said,
+    prompt_token_ids,
+)
+from services.worker.engines.scripted.script import Script, given_script, long_script
 from services.worker.engines.scripted.sequence import UNLIMITED_CREDIT, Sequence
 from services.worker.engines.scripted.settings import ScriptedSettings
 
@@ -30,23 +35,43 @@ def make_job(request: EngineRequest, settings: ScriptedSettings, now_s: float) -
     )
     token_ids = prompt_token_ids(request.prompt)
     room = _room_tokens(len(token_ids), sampling, settings)
-    length = choose_length(sampling, room, settings.pace.answer_tokens)
+    given = _given_script(request, sampling, settings)
+    answer_tokens = len(given.chunks) + 1 if given else settings.pace.answer_tokens
+    length = choose_length(sampling, room, answer_tokens)
     _check_output_so_far(request, sampling)
     echo = vocabulary.decode(token_ids, skip_special_tokens=False) if request.echo else ""
     choices = [
         Sequence(
             key=request.key,
             choice_index=index,
-            prompt_token_ids=token_ids,
+            script=given or _long_script(token_ids, sampling, index),
             sampling=sampling,
             length=length,
             credit_tokens=request.credit_tokens or UNLIMITED_CREDIT,
             so_far=request.output_so_far.get(index),
             echo=echo,
+            visible_markers=request.visible_markers,
         )
         for index in range(sampling.choices)
     ]
     return Job(request, token_ids, len(token_ids) + length.tokens, choices, now_s)
+
+
+def _given_script(
+    request: EngineRequest, sampling: Sampling, settings: ScriptedSettings
+) -> Script | None:
+    if not settings.repeats:
+        return None
+    return given_script(
+        last_said(request.prompt),
+        skip_special_tokens=sampling.skip_special_tokens,
+        visible_markers=request.visible_markers,
+    )
+
+
+def _long_script(token_ids: list[int], sampling: Sampling, choice_index: int) -> Script:
+    greedy = sampling.greedy or sampling.top_k == 1
+    return long_script(token_ids, 0 if greedy else sampling.seed, 0 if greedy else choice_index)
 
 
 def _room_tokens(prompt_tokens: int, sampling: Sampling, settings: ScriptedSettings) -> int:

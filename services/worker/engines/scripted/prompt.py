@@ -18,6 +18,8 @@ def prompt_text(prompt: ChatPrompt | str) -> str:
     """
     if isinstance(prompt, str):
         return prompt
+    if prompt.rendered is not None:
+        return prompt.rendered
     if not prompt.messages:
         raise InvalidRequestError("prompt.messages is empty", field="prompt.messages")
     lines = [
@@ -27,6 +29,16 @@ def prompt_text(prompt: ChatPrompt | str) -> str:
     if prompt.continue_final_message:
         return "\n".join(lines)
     return "\n".join([*lines, "assistant:" if prompt.add_generation_prompt else ""])
+
+
+def last_said(prompt: Prompt) -> str:
+    """The last message of a conversation, or all of a plain prompt."""
+    if isinstance(prompt, ChatPrompt):
+        last = len(prompt.messages) - 1
+        return _content_text(prompt.messages[last], f"prompt.messages[{last}].content")
+    if isinstance(prompt, str):
+        return prompt
+    return vocabulary.decode(prompt, skip_special_tokens=False)
 
 
 def prompt_token_ids(prompt: Prompt) -> list[int]:

@@ -20,16 +20,12 @@ from services.worker.engines.base import (
 )
 from services.worker.engines.scripted import vocabulary
 from services.worker.engines.scripted.ending import Ending, Length
-from services.worker.engines.scripted.script import (
-    CHUNKS,
-    GROUP_TOKENS,
-    SCRIPT,
-    SCRIPT_TOKENS,
-    script_start,
-)
+from services.worker.engines.scripted.script import Script
 from services.worker.engines.stop_strings import StopStrings
 
 UNLIMITED_CREDIT = 2**62
+CHARACTER_BYTES = 4
+"""The most bytes of UTF-8, and so the most tokens, that a character takes."""
 UNLIKELY_LOGPROB = -20.0
 
 
@@ -41,8 +37,10 @@ class Sequence:
         "_length",
         "_plain",
         "_sampling",
-        "_start",
+        "_script",
         "_stop_strings",
+        "_text_so_far",
+        "_visible_markers",
         "admitted_s",
         "choice_index",
         "credit_tokens",
@@ -61,19 +59,19 @@ class Sequence:
         *,
         key: Hashable,
         choice_index: int,
-        prompt_token_ids: list[int],
+        script: Script,
         sampling: Sampling,
         length: Length,
         credit_tokens: int,
         so_far: OutputSoFar | None,
         echo: str,
+        visible_markers: frozenset[str],
     ) -> None:
         """Stands at the start, or behind the output so far.
 
         Raises:
             InvalidRequestError: the output so far does not fit together.
         """
-        greedy = sampling.temperature < 1e-5 or sampling.top_p < 1e-8 or sampling.top_k == 1
         self.key = key
         self.choice_index = choice_index
         self.credit_tokens = credit_tokens
@@ -86,9 +84,8 @@ class Sequence:
         self.first_token_s = 0.0
         self._sampling = sampling
         self._length = length
-        self._start = script_start(
-            prompt_token_ids, 0 if greedy else sampling.seed, 0 if greedy else choice_index
-        )
+        self._script = script
+        self._visible_markers = visible_markers
         self._stop_strings = StopStrings(sampling.stop, include=sampling.include_stop_string)
         self._gathered: list[Chunk] = []
         self._plain = (
@@ -96,9 +93,11 @@ class Sequence:
             and sampling.top_logprobs is None
             and sampling.stream_interval_tokens == 1
         )
+        self._text_so_far = ""
         self.unsent = echo
         if so_far:
-            self.unsent = _undelivered(echo + self._replay(so_far.token_ids), so_far)
+            self._text_so_far = echo + self._replay(so_far.token_ids)
+            self.unsent = _undelivered(self._text_so_far, so_far.delivered_bytes)
 
     def output_token_ids(self) -> list[int]:
         """What it has produced."""
@@ -108,7 +107,8 @@ class Sequence:
         """The prompt is computed."""
         self.started = True
         self.first_token_s = now_s
-        events = [self.event(Started(prompt_tokens, cached_tokens))]
+        started = Started(prompt_tokens, cached_tokens, text_so_far=self._text_so_far)
+        events = [self.event(started)]
         if self.unsent:
             events.append(self.event(Chunk(self.unsent, ())))
         return events
@@ -148,7 +148,7 @@ class Sequence:
         position = self.position
         self.position = position + 1
         if self._plain and position + 1 < self._length.tokens:
-            return CHUNKS[(self._start + position) % SCRIPT_TOKENS]
+            return self._script.chunk_at(position)
         token_id = self._token_at(position)
         text = self._take(position, token_id, self._text_at(position))
         return self._gather(Chunk(text, (token_id,), self._logprobs(token_id)))
@@ -170,12 +170,12 @@ class Sequence:
         is_last = position == self._length.tokens - 1
         if is_last and self._length.reason is FinishReason.STOP:
             return vocabulary.END_TOKEN_ID
-        return SCRIPT[(self._start + position) % SCRIPT_TOKENS]
+        return self._script.chunk_at(position).token_ids[0]
 
     def _text_at(self, position: int) -> str:
         if self._token_at(position) == vocabulary.END_TOKEN_ID:
             return "" if self._sampling.skip_special_tokens else vocabulary.END_TOKEN_TEXT
-        return CHUNKS[(self._start + position) % SCRIPT_TOKENS].text
+        return self._script.chunk_at(position).text
 
     def _take(self, position: int, token_id: int, text: str) -> str:
         """Text to send for a token, after stop strings and the end have had their say."""
@@ -202,13 +202,11 @@ class Sequence:
 
     def _half_character_before(self, position: int) -> str:
         """What is left of a character that the end cuts: U+FFFD, as a decoder would show it."""
-        first = max(0, position - 1) // GROUP_TOKENS * GROUP_TOKENS
-        cut = [
-            each
-            for each in map(self._token_at, range(first, position))
-            if each != vocabulary.END_TOKEN_ID
-        ]
-        whole = vocabulary.decode(cut, skip_special_tokens=True)
+        first = max(0, position - CHARACTER_BYTES)
+        cut = [self._token_at(each) for each in range(first, position)]
+        if cut and cut[-1] == vocabulary.END_TOKEN_ID:
+            cut.pop()
+        whole = vocabulary.decode(cut, skip_special_tokens=False)
         return "\ufffd" if whole.endswith("\ufffd") else ""
 
     def _logprobs(self, token_id: int) -> tuple[TokenLogprob, ...]:
@@ -232,22 +230,29 @@ class Sequence:
                     f"output_so_far of choice {self.choice_index} goes on past its end",
                     field="output_so_far.token_ids",
                 )
-            skip = self._sampling.skip_special_tokens
-            text = decoder.decode(vocabulary.token_bytes(token_id, skip_special_tokens=skip))
+            text = decoder.decode(
+                vocabulary.token_bytes(
+                    token_id,
+                    skip_special_tokens=self._sampling.skip_special_tokens,
+                    visible_markers=self._visible_markers,
+                )
+            )
             sent += self._take(position, token_id, text)
         return sent
 
 
-def _undelivered(text: str, so_far: OutputSoFar) -> str:
+def _undelivered(text: str, delivered_bytes: int | None) -> str:
     """What of `text` the client has not received."""
+    if delivered_bytes is None:
+        return ""
     try:
         encoded = text.encode()
-        if so_far.delivered_bytes <= len(encoded):
-            return encoded[so_far.delivered_bytes :].decode()
+        if delivered_bytes <= len(encoded):
+            return encoded[delivered_bytes:].decode()
     except UnicodeDecodeError:
         pass
     raise InvalidRequestError(
-        f"delivered_bytes is {so_far.delivered_bytes}, which is no character boundary in the "
+        f"delivered_bytes is {delivered_bytes}, which is no character boundary in the "
         f"{len(text.encode())} bytes of the output so far",
         field="output_so_far.delivered_bytes",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.mesh.errors import StartError
+from services.worker.chat_formats.base import ChatFormat
 from services.worker.engines.scripted.pace import Pace
 
 DEFAULT_MODEL_NAME = "scripted"
@@ -37,6 +38,13 @@ class ScriptedSettings:
 
     kv_total_tokens: int = DEFAULT_KV_TOKENS
     """Tokens of all running sequences together. Lower it to see requests wait for memory."""
+
+    repeats: bool = False
+    """Whether it says its last message, or its text prompt, in place of the script: so that who
+    asks decides what a model would have written."""
+
+    chat_format: ChatFormat | None = None
+    """How reasoning and tool calls are written in what it says. None: it is not parsed."""
 
     def __post_init__(self) -> None:
         if not self.model_names or not all(self.model_names):

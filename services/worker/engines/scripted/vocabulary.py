@@ -1,6 +1,7 @@
 """A small reversible tokenization: some words are tokens, all else is bytes.
 
-Ids 0 to 255 are the bytes, 256 ends a text, and from 257 on come words with a leading space.
+Ids 0 to 255 are the bytes, 256 ends a text, from 257 on come words with a leading space, and then
+the markers that models write around reasoning and tool calls.
 """
 
 from __future__ import annotations
@@ -33,19 +34,30 @@ _WORD_LIST = """
 """
 WORDS = tuple(_WORD_LIST.split())
 
-VOCABULARY_SIZE = FIRST_WORD_ID + len(WORDS)
+MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+"""Special tokens, as the end token is."""
+FIRST_MARKER_ID = FIRST_WORD_ID + len(WORDS)
+
+VOCABULARY_SIZE = FIRST_MARKER_ID + len(MARKERS)
 
 _TOKEN_BYTES: tuple[bytes, ...] = (
     *(bytes([value]) for value in range(256)),
     END_TOKEN_TEXT.encode(),
     *(f" {word}".encode() for word in WORDS),
+    *(marker.encode() for marker in MARKERS),
 )
+_SPECIAL_TEXTS = {
+    END_TOKEN_ID: END_TOKEN_TEXT,
+    **{FIRST_MARKER_ID + index: marker for index, marker in enumerate(MARKERS)},
+}
 _WORD_IDS = {f" {word}": FIRST_WORD_ID + index for index, word in enumerate(WORDS)}
+_MARKER_IDS = {marker: FIRST_MARKER_ID + index for index, marker in enumerate(MARKERS)}
 _PIECES = re.compile(r" ?[a-z]+|[^a-z ]+| ")
+_MARKER = re.compile("|".join(map(re.escape, MARKERS)))
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of a text. Text that looks like the end token is bytes like any other."""
+    """Token ids of a text. Text that looks like a special token is bytes like any other."""
     token_ids: list[int] = []
     for piece in _PIECES.findall(text):
         word_id = _WORD_IDS.get(piece)
@@ -56,10 +68,30 @@ def encode(text: str) -> list[int]:
     return token_ids
 
 
-def token_bytes(token_id: int, *, skip_special_tokens: bool = False) -> bytes:
-    """The bytes that a token stands for."""
-    if skip_special_tokens and token_id == END_TOKEN_ID:
-        return b""
+def encode_output(text: str) -> list[int]:
+    """Token ids of a text as a model writes it: its markers are tokens of their own."""
+    token_ids: list[int] = []
+    end = 0
+    for marker in _MARKER.finditer(text):
+        token_ids += encode(text[end : marker.start()])
+        token_ids.append(_MARKER_IDS[marker[0]])
+        end = marker.end()
+    return token_ids + encode(text[end:])
+
+
+def token_bytes(
+    token_id: int,
+    *,
+    skip_special_tokens: bool = False,
+    visible_markers: frozenset[str] = frozenset(),
+) -> bytes:
+    """The bytes that a token stands for. Special tokens that are skipped stand for none, except
+    those whose texts are `visible_markers`.
+    """
+    if skip_special_tokens:
+        special = _SPECIAL_TEXTS.get(token_id)
+        if special is not None and special not in visible_markers:
+            return b""
     return _TOKEN_BYTES[token_id]
 
 

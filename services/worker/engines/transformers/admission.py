@@ -83,6 +83,7 @@ class Admission:
             arrived_s=arrived_s,
             prompt_scores=_prompt_scores(sampling, prompt.ids),
             best_of=_best_of(request, sampling),
+            visible_markers=request.visible_markers,
         )
         forbidden = self._bad_words(sampling)
         # What is held back to the end cannot earn credit.
@@ -139,7 +140,9 @@ class Admission:
     ) -> Sequence:
         sampling = shared.sampling
         text = self._texts.detokenizer(
-            shared.prompt_ids, skip_special_tokens=sampling.skip_special_tokens
+            shared.prompt_ids,
+            skip_special_tokens=sampling.skip_special_tokens,
+            visible_markers=shared.visible_markers,
         )
         constraint = None
         if sampling.constraint is not None and self._compiler is not None:
@@ -164,22 +167,28 @@ class Admission:
             text += piece
             if sequence.ending is not None:
                 break
-        delivered = so_far.delivered_bytes
-        encoded = (sequence.request.echo_text + text).encode()
-        if delivered > len(encoded):
-            raise InvalidRequestError(
-                f"delivered_bytes is {delivered}: the output so far holds {len(encoded)} bytes",
-                field=f"{field}.delivered_bytes",
-            )
-        try:
-            sequence.unsent_text = encoded[delivered:].decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError(
-                f"delivered_bytes is {delivered}: that is inside a character",
-                field=f"{field}.delivered_bytes",
-            ) from error
+        text = sequence.request.echo_text + text
+        sequence.text_so_far = text
+        if so_far.delivered_bytes is not None:
+            sequence.unsent_text = _undelivered(text, so_far.delivered_bytes)
         sequence.next_number = so_far.next_number
         sequence.continues = True
+
+
+def _undelivered(text: str, delivered: int) -> str:
+    field = "output_so_far.delivered_bytes"
+    encoded = text.encode()
+    if delivered > len(encoded):
+        raise InvalidRequestError(
+            f"delivered_bytes is {delivered}: the output so far holds {len(encoded)} bytes",
+            field=field,
+        )
+    try:
+        return encoded[delivered:].decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"delivered_bytes is {delivered}: that is inside a character", field=field
+        ) from error
 
 
 def _prompt_scores(sampling: Sampling, prompt_ids: tuple[int, ...]) -> PromptScores | None:

@@ -22,6 +22,7 @@ from services.mesh.errors import (
     UnavailableError,
 )
 from services.worker.engines.base import (
+    ChatPrompt,
     EngineCapacity,
     EngineCounters,
     EngineLoad,
@@ -158,6 +159,12 @@ class TransformersEngine:
         """The outputs, in order, until the engine stops."""
         async for output in self._outbox:
             yield output
+
+    async def render(self, model: str, prompt: ChatPrompt) -> str:
+        """What the chat template makes of a conversation."""
+        self._require_model(model)
+        prompts = self._loaded.prompts
+        return await self._read(lambda: prompts.render(prompt))
 
     async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a prompt."""

@@ -29,6 +29,7 @@ def started(sequence: Sequence, texts: TokenTexts) -> list[SequenceEvent]:
             len(sequence.request.prompt_ids),
             sequence.cached_tokens or 0,
             _prompt_logprobs(sequence, texts),
+            sequence.text_so_far,
         )
     ]
     if sequence.request.echo_text and not sequence.continues:

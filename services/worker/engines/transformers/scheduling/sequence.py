@@ -33,6 +33,8 @@ class Request:
     """Set where the log probabilities of the prompt are wanted."""
     best_of: BestOf | None = None
     """Set where more outputs are computed than are returned."""
+    visible_markers: frozenset[str] = frozenset()
+    """Special tokens that are shown."""
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +50,8 @@ class Sequence:
     """Number of its next event."""
     continues: bool = False
     """Whether another worker has produced some of it."""
+    text_so_far: str = ""
+    """All text that the tokens before this engine's first hold."""
     unsent_text: str = ""
     """Text that the tokens before this engine's first hold, and nobody has sent."""
     unsent_ids: list[int] = field(default_factory=list)

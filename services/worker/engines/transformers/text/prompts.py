@@ -54,7 +54,7 @@ class PromptReader:
             UnsupportedError: the checkpoint has no chat template, or one without tools.
         """
         if isinstance(prompt, ChatPrompt):
-            text = self._render(prompt)
+            text = self.render(prompt)
             tokens = Tokens(self._tokenize(text, add_special_tokens=False), text)
         elif isinstance(prompt, str):
             ids = self._tokenize(prompt, add_special_tokens=add_special_tokens)
@@ -65,6 +65,14 @@ class PromptReader:
         if not tokens.ids:
             raise InvalidRequestError("the prompt has no tokens: give at least one", field="prompt")
         return tokens
+
+    def render(self, prompt: ChatPrompt) -> str:
+        """What the chat template makes of a conversation.
+
+        Raises:
+            InvalidRequestError, UnsupportedError: as `read`.
+        """
+        return self._render(prompt) if prompt.rendered is None else prompt.rendered
 
     def plain_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without special tokens around it."""

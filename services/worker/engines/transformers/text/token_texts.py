@@ -9,7 +9,12 @@ from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from services.worker.engines.detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
+from services.worker.engines.detokenizer import (
+    ByteDetokenizer,
+    Decode,
+    Detokenizer,
+    WindowDetokenizer,
+)
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _SENTENCEPIECE_DECODERS = frozenset({"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
@@ -37,15 +42,48 @@ class TokenTexts:
         self._special = frozenset(tokenizer.all_special_ids).union(
             token_id for token_id, token in added.items() if token.special
         )
+        self._special_texts = {
+            str(added[token_id]): token_id for token_id in self._special if token_id in added
+        }
         self.bytes_of = lru_cache(maxsize=_CACHED_TOKENS)(self._bytes_of)
 
-    def detokenizer(self, prompt_ids: Sequence[int], *, skip_special_tokens: bool) -> Detokenizer:
-        """Makes the text of an output that continues a prompt."""
+    def detokenizer(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        skip_special_tokens: bool,
+        visible_markers: frozenset[str] = frozenset(),
+    ) -> Detokenizer:
+        """Makes the text of an output that continues a prompt.
+
+        Where special tokens are left out, those whose texts are `visible_markers` are not.
+        """
+        hidden = self._hidden(visible_markers) if skip_special_tokens else frozenset()
         if not self._tokens_are_bytes:
-            decode = self.decode if skip_special_tokens else self.decode_all
-            return WindowDetokenizer(decode, prompt_ids)
-        bytes_of = self._plain_bytes_of if skip_special_tokens else self.bytes_of
-        return ByteDetokenizer(bytes_of, prompt_ids)
+            return WindowDetokenizer(self._decode_without(hidden), prompt_ids)
+        if not hidden:
+            return ByteDetokenizer(self.bytes_of, prompt_ids)
+        bytes_of = self.bytes_of
+        return ByteDetokenizer(
+            lambda token_id: b"" if token_id in hidden else bytes_of(token_id), prompt_ids
+        )
+
+    def _hidden(self, visible_markers: frozenset[str]) -> frozenset[int]:
+        if not visible_markers:
+            return self._special
+        special_texts = self._special_texts
+        return self._special.difference(
+            special_texts[text] for text in visible_markers if text in special_texts
+        )
+
+    def _decode_without(self, hidden: frozenset[int]) -> Decode:
+        if hidden == self._special:
+            return self.decode
+        if not hidden:
+            return self.decode_all
+        return lambda token_ids: self.decode_all(
+            [token_id for token_id in token_ids if token_id not in hidden]
+        )
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens in a row, without special tokens."""
@@ -70,9 +108,6 @@ class TokenTexts:
     def text_of(self, token_id: int) -> str:
         """A token's own text. Half a character shows as U+FFFD."""
         return self.bytes_of(token_id).decode(errors="replace")
-
-    def _plain_bytes_of(self, token_id: int) -> bytes:
-        return b"" if token_id in self._special else self.bytes_of(token_id)
 
     def _bytes_of(self, token_id: int) -> bytes:
         """The exact bytes that a token stands for."""
