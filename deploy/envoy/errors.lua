@@ -35,6 +35,9 @@ local MESSAGE_IN_JSON_WORDS = {
   ["Proto field is not repeating, cannot start list."] = "A list stands where one value is expected.",
 }
 
+-- As services/gateway/openai/registration.py has it, which refuses what the transcoder lets through.
+local NESTING_LIMIT = "objects may stand within each other 33 deep."
+
 -- The string literal, without its quotes, that follows `key` in `json`; nil when there is none.
 local function string_after(json, key)
   local _, start = json:find('"' .. key .. '":"', 1, true)
@@ -104,6 +107,9 @@ local function local_error_body(status, message)
     if field ~= nil then
       message = "Invalid type for '" .. field .. "': expected " .. wanted .. ", but got " .. value .. "."
       return error_body(status, message, field, "invalid_type")
+    end
+    if message:find("Message too deep", 1, true) ~= nil then
+      return error_body(status, "The request body is nested too deep: " .. NESTING_LIMIT, nil, "nested_too_deep")
     end
     message = message:gsub("^: ", "")
     message = MESSAGE_IN_JSON_WORDS[message] or message

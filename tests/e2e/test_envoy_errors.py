@@ -47,7 +47,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         (b'{"n": 99999999999}', "n", "invalid_type", "an integer of 32 bits"),
         (b'{"stream": "maybe"}', "stream", "invalid_type", "true or false"),
         (b'{"stop_token_ids": ["x"]}', "stop_token_ids[0]", "invalid_type", "an integer"),
-        (b'{"logit_bias": 5}', "logit_bias", "invalid_type", "an object, but got 5."),
+        (b'{"logit_bias": 5}', "logit_bias", "invalid_type", "an object, but got a number."),
         (
             b'{"stream_options": {"include_usage": "x"}}',
             "stream_options.include_usage",
@@ -65,6 +65,20 @@ def test_a_body_that_is_not_the_calls_json(
     assert response.status_code == 400
     assert (error["type"], error["param"], error["code"]) == (INVALID, param, code)
     assert said in error["message"]
+
+
+@pytest.mark.parametrize("nesting", [('{"a":', "}"), ("[", "]")])
+@pytest.mark.parametrize("depth", [60, 99, 100, 20_000])
+def test_json_that_is_nested_too_deep(
+    mesh: MeshNotice, nesting: tuple[str, str], depth: int
+) -> None:
+    opening, closing = nesting
+    content = f'{{"model": "m", "response_format": {opening * depth}1{closing * depth}}}'
+    response = httpx.post(f"{mesh.base_url}/chat/completions", content=content)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert (error["type"], error["code"]) == (INVALID, "nested_too_deep")
+    assert "nested too deep" in error["message"]
 
 
 @pytest.mark.parametrize(

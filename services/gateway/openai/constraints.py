@@ -8,7 +8,13 @@ from typing import Any, TypeAlias
 
 from google.protobuf import struct_pb2
 
-from services.gateway.openai.json_fields import JsonObject, missing, not_one_of, plain
+from services.gateway.openai.json_fields import (
+    JsonObject,
+    missing,
+    not_one_of,
+    plain,
+    with_integers,
+)
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.mesh.v1.generation_pb2 import Constraint
 from tokenmesh.openai.v1 import chat_pb2, completion_pb2
@@ -76,8 +82,11 @@ def _guided_json(value: struct_pb2.Value) -> Constraint | None:
     return None if schema is None else _json_schema("guided_json", schema)
 
 
-def _structured_outputs(value: struct_pb2.Struct) -> Constraint | None:
-    asked = JsonObject("structured_outputs", plain(struct_pb2.Value(struct_value=value)))
+def _structured_outputs(value: struct_pb2.Value) -> Constraint | None:
+    plain_value = plain(value)
+    if plain_value is None:
+        return None
+    asked = JsonObject("structured_outputs", plain_value)
     if asked["json"] is not None:
         return _json_schema(asked.path_of("json"), asked["json"])
     regex, grammar = asked.string("regex"), asked.string("grammar")
@@ -107,13 +116,4 @@ def schema_text(path: str, schema: Any) -> str:
         except json.JSONDecodeError as error:
             raise InvalidRequestError(f"Invalid '{path}': {error}.", field=path) from None
     JsonObject(path, schema)
-    return json.dumps(_with_integers(schema), ensure_ascii=False)
-
-
-def _with_integers(value: Any) -> Any:
-    """The same JSON, with whole numbers as integers: protobuf's Value has floats only."""
-    if isinstance(value, dict):
-        return {name: _with_integers(field) for name, field in value.items()}
-    if isinstance(value, list):
-        return [_with_integers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps(with_integers(schema), ensure_ascii=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
+from services.gateway.openai.json_order import members
 from services.mesh.errors import InvalidRequestError
 
 _KIND_BY_TYPE: dict[type, str] = {
@@ -18,12 +19,14 @@ _KIND_BY_TYPE: dict[type, str] = {
     type(None): "null",
 }
 
+MAX_EXACT_INTEGER = 2**53
+
 
 def plain(value: struct_pb2.Value) -> Any:
     """The Python value of a JSON value. Numbers are floats; what is absent is None."""
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
-        return {name: plain(field) for name, field in value.struct_value.fields.items()}
+        return {name: plain(field) for name, field in members(value.struct_value)}
     if kind == "list_value":
         return [plain(item) for item in value.list_value.values]
     if kind is None or kind == "null_value":
@@ -31,10 +34,30 @@ def plain(value: struct_pb2.Value) -> Any:
     return getattr(value, kind)
 
 
+def with_integers(value: Any) -> Any:
+    """The same JSON, with whole numbers as integers: protobuf's Value has floats only. Beyond 2**53
+    a float does not tell every integer apart, and stays what it is.
+    """
+    if isinstance(value, dict):
+        return {name: with_integers(field) for name, field in value.items()}
+    if isinstance(value, list):
+        return [with_integers(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_INTEGER:
+        return int(value)
+    return value
+
+
 def plain_list(values: Sequence[struct_pb2.Value]) -> list[Any]:
     """The Python values of a list. Envoy makes a list with one null of a null: that is no list."""
     plain_values = [plain(value) for value in values]
     return [] if plain_values == [None] else plain_values
+
+
+def struct_of(value: Mapping[str, Any]) -> struct_pb2.Struct:
+    """An object of JSON as protobuf has it."""
+    struct = struct_pb2.Struct()
+    struct.update(value)
+    return struct
 
 
 def invalid_type(path: str, wanted: str, got: object) -> InvalidRequestError:
@@ -143,9 +166,7 @@ class JsonObject:
         value = self._typed(name, dict, "an object")
         if value is None:
             return None
-        struct = struct_pb2.Struct()
-        struct.update(value)
-        return struct
+        return struct_of(value)
 
     def one_of(self, name: str, allowed: Sequence[str]) -> str | None:
         """One of some strings, or None."""

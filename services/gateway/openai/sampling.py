@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 from google.protobuf import struct_pb2
@@ -27,6 +28,7 @@ _SAME = (
     "skip_special_tokens",
 )
 _SEED_MODULUS = 2**64
+_TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 
 def read_sampling(request: Request) -> SamplingParameters:
@@ -100,11 +102,15 @@ def _stop(value: struct_pb2.Value) -> list[str]:
     return stop
 
 
-def _logit_bias(value: struct_pb2.Struct) -> dict[int, float]:
+def _logit_bias(value: struct_pb2.Value) -> dict[int, float]:
+    asked = plain(value)
+    if asked is None:
+        return {}
+    if not isinstance(asked, dict):
+        raise invalid_type("logit_bias", "an object", asked)
     biases: dict[int, float] = {}
-    for token_id, field in value.fields.items():
-        bias = plain(field)
-        if not token_id.isascii() or not token_id.isdecimal():
+    for token_id, bias in asked.items():
+        if not _TOKEN_ID.fullmatch(token_id):
             raise InvalidRequestError(
                 f"Invalid key in 'logit_bias': '{token_id}'. Expected a token id.",
                 field="logit_bias",

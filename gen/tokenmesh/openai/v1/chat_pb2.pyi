@@ -123,7 +123,7 @@ class CreateChatCompletionRequest(_message.Message):
         """A string or a list of strings. OpenAI takes 4 of them; here 64 are taken."""
 
     @_builtins.property
-    def logit_bias(self) -> _struct_pb2.Struct:
+    def logit_bias(self) -> _struct_pb2.Value:
         """Token id (as a string) to bias."""
 
     @_builtins.property
@@ -153,7 +153,7 @@ class CreateChatCompletionRequest(_message.Message):
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
-    def chat_template_kwargs(self) -> _struct_pb2.Struct: ...
+    def chat_template_kwargs(self) -> _struct_pb2.Value: ...
     @_builtins.property
     def guided_json(self) -> _struct_pb2.Value: ...
     @_builtins.property
@@ -161,7 +161,7 @@ class CreateChatCompletionRequest(_message.Message):
     @_builtins.property
     def bad_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def structured_outputs(self) -> _struct_pb2.Struct: ...
+    def structured_outputs(self) -> _struct_pb2.Value: ...
     def __init__(
         self,
         *,
@@ -177,7 +177,7 @@ class CreateChatCompletionRequest(_message.Message):
         max_completion_tokens: _builtins.int | None = ...,
         presence_penalty: _builtins.float | None = ...,
         frequency_penalty: _builtins.float | None = ...,
-        logit_bias: _struct_pb2.Struct | None = ...,
+        logit_bias: _struct_pb2.Value | None = ...,
         logprobs: _builtins.bool | None = ...,
         top_logprobs: _builtins.int | None = ...,
         seed: _builtins.int | None = ...,
@@ -203,7 +203,7 @@ class CreateChatCompletionRequest(_message.Message):
         add_generation_prompt: _builtins.bool | None = ...,
         continue_final_message: _builtins.bool | None = ...,
         chat_template: _builtins.str | None = ...,
-        chat_template_kwargs: _struct_pb2.Struct | None = ...,
+        chat_template_kwargs: _struct_pb2.Value | None = ...,
         guided_json: _struct_pb2.Value | None = ...,
         guided_regex: _builtins.str | None = ...,
         guided_choice: _abc.Iterable[_builtins.str] | None = ...,
@@ -211,7 +211,7 @@ class CreateChatCompletionRequest(_message.Message):
         priority: _builtins.int | None = ...,
         bad_words: _abc.Iterable[_builtins.str] | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
-        structured_outputs: _struct_pb2.Struct | None = ...,
+        structured_outputs: _struct_pb2.Value | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_chat_template", b"_chat_template", "_continue_final_message", b"_continue_final_message", "_frequency_penalty", b"_frequency_penalty", "_guided_grammar", b"_guided_grammar", "_guided_regex", b"_guided_regex", "_ignore_eos", b"_ignore_eos", "_include_stop_str_in_output", b"_include_stop_str_in_output", "_logprobs", b"_logprobs", "_max_completion_tokens", b"_max_completion_tokens", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_min_tokens", b"_min_tokens", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_reasoning_effort", b"_reasoning_effort", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_service_tier", b"_service_tier", "_skip_special_tokens", b"_skip_special_tokens", "_store", b"_store", "_stream", b"_stream", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "_user", b"_user", "add_generation_prompt", b"add_generation_prompt", "chat_template", b"chat_template", "chat_template_kwargs", b"chat_template_kwargs", "continue_final_message", b"continue_final_message", "frequency_penalty", b"frequency_penalty", "guided_grammar", b"guided_grammar", "guided_json", b"guided_json", "guided_regex", b"guided_regex", "ignore_eos", b"ignore_eos", "include_stop_str_in_output", b"include_stop_str_in_output", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_completion_tokens", b"max_completion_tokens", "max_tokens", b"max_tokens", "metadata", b"metadata", "min_p", b"min_p", "min_tokens", b"min_tokens", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "prediction", b"prediction", "presence_penalty", b"presence_penalty", "priority", b"priority", "prompt_logprobs", b"prompt_logprobs", "reasoning_effort", b"reasoning_effort", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "service_tier", b"service_tier", "skip_special_tokens", b"skip_special_tokens", "stop", b"stop", "store", b"store", "stream", b"stream", "stream_options", b"stream_options", "structured_outputs", b"structured_outputs", "temperature", b"temperature", "tool_choice", b"tool_choice", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

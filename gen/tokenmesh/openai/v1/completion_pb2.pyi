@@ -100,7 +100,7 @@ class CreateCompletionRequest(_message.Message):
     @_builtins.property
     def stop(self) -> _struct_pb2.Value: ...
     @_builtins.property
-    def logit_bias(self) -> _struct_pb2.Struct: ...
+    def logit_bias(self) -> _struct_pb2.Value: ...
     @_builtins.property
     def response_format(self) -> _struct_pb2.Value: ...
     @_builtins.property
@@ -112,7 +112,7 @@ class CreateCompletionRequest(_message.Message):
     @_builtins.property
     def bad_words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def structured_outputs(self) -> _struct_pb2.Struct: ...
+    def structured_outputs(self) -> _struct_pb2.Value: ...
     def __init__(
         self,
         *,
@@ -128,7 +128,7 @@ class CreateCompletionRequest(_message.Message):
         best_of: _builtins.int | None = ...,
         presence_penalty: _builtins.float | None = ...,
         frequency_penalty: _builtins.float | None = ...,
-        logit_bias: _struct_pb2.Struct | None = ...,
+        logit_bias: _struct_pb2.Value | None = ...,
         logprobs: _builtins.int | None = ...,
         echo: _builtins.bool | None = ...,
         seed: _builtins.int | None = ...,
@@ -150,7 +150,7 @@ class CreateCompletionRequest(_message.Message):
         priority: _builtins.int | None = ...,
         bad_words: _abc.Iterable[_builtins.str] | None = ...,
         prompt_logprobs: _builtins.int | None = ...,
-        structured_outputs: _struct_pb2.Struct | None = ...,
+        structured_outputs: _struct_pb2.Value | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best_of", b"_best_of", "_echo", b"_echo", "_frequency_penalty", b"_frequency_penalty", "_guided_grammar", b"_guided_grammar", "_guided_regex", b"_guided_regex", "_ignore_eos", b"_ignore_eos", "_include_stop_str_in_output", b"_include_stop_str_in_output", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_min_tokens", b"_min_tokens", "_n", b"_n", "_presence_penalty", b"_presence_penalty", "_priority", b"_priority", "_prompt_logprobs", b"_prompt_logprobs", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_skip_special_tokens", b"_skip_special_tokens", "_stream", b"_stream", "_suffix", b"_suffix", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "_user", b"_user", "best_of", b"best_of", "echo", b"echo", "frequency_penalty", b"frequency_penalty", "guided_grammar", b"guided_grammar", "guided_json", b"guided_json", "guided_regex", b"guided_regex", "ignore_eos", b"ignore_eos", "include_stop_str_in_output", b"include_stop_str_in_output", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "min_tokens", b"min_tokens", "n", b"n", "presence_penalty", b"presence_penalty", "priority", b"priority", "prompt", b"prompt", "prompt_logprobs", b"prompt_logprobs", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "skip_special_tokens", b"skip_special_tokens", "stop", b"stop", "stream", b"stream", "stream_options", b"stream_options", "structured_outputs", b"structured_outputs", "suffix", b"suffix", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

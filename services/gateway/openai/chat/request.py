@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.gateway.openai.chat.messages import read_messages
 from services.gateway.openai.chat.tools import read_tool_choice, read_tools
-from services.gateway.openai.json_fields import not_one_of
+from services.gateway.openai.json_fields import JsonObject, not_one_of, plain, struct_of
 from services.gateway.openai.sampling import read_sampling, unsigned
 from services.gateway.openai.stream_options import check_stream_options
 from services.mesh.errors import InvalidRequestError
@@ -55,8 +55,10 @@ def _prompt(request: CreateChatCompletionRequest) -> mesh_chat_pb2.ChatPrompt:
         prompt.continue_final_message = request.continue_final_message
     if request.HasField("chat_template"):
         prompt.chat_template = request.chat_template
-    if request.HasField("chat_template_kwargs"):
-        prompt.chat_template_arguments.CopyFrom(request.chat_template_kwargs)
+    arguments = plain(request.chat_template_kwargs)
+    if arguments is not None:
+        JsonObject("chat_template_kwargs", arguments)
+        prompt.chat_template_arguments.CopyFrom(struct_of(arguments))
     if request.HasField("reasoning_effort"):
         effort = request.reasoning_effort
         if effort not in _EFFORTS:
