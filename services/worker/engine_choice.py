@@ -58,6 +58,7 @@ def transformers_settings(
     model_path: str | None,
     revision: str | None,
     chat_template: Path | None,
+    chat_format: str,
     allow_pickle: bool,
     trust_remote_code: bool,
     device: str,
@@ -86,6 +87,7 @@ def transformers_settings(
     return EngineSettings(
         **shared,
         model_path=model_path,
+        chat_format=chat_format,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
         device=device,

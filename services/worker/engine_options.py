@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from services.worker.chat_formats.names import NAMES
+
 ModelOption = partial(typer.Option, rich_help_panel="Model and engine")
 DeviceOption = partial(typer.Option, rich_help_panel="Devices and weights")
 MemoryOption = partial(typer.Option, rich_help_panel="Memory")
@@ -35,6 +37,14 @@ Revision = Annotated[
 ChatTemplate = Annotated[
     Path | None,
     ModelOption(help="File with a Jinja chat template, in place of the checkpoint's own."),
+]
+ChatFormat = Annotated[
+    str,
+    ModelOption(
+        help="How the model writes reasoning and tool calls: "
+        + ", ".join(NAMES)
+        + "; auto tells it from the chat template. docs/models.md says which models write which.",
+    ),
 ]
 TrustRequestChatTemplate = Annotated[
     bool,

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.worker.chat_formats.names import by_name
 from services.worker.engines.base import (
     Chunk,
     EngineRequest,
@@ -68,7 +69,13 @@ def parts() -> tuple[Any, TokenTexts, PromptReader]:
 
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint())
     texts = TokenTexts(tokenizer)
-    return tokenizer, texts, PromptReader(tokenizer, texts, vocabulary_size=len(tokenizer))
+    return (
+        tokenizer,
+        texts,
+        PromptReader(
+            tokenizer, texts, vocabulary_size=len(tokenizer), chat_format=by_name("generic")
+        ),
+    )
 
 
 def logits_after(sequence: Sequence) -> torch.Tensor:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from services.mesh.errors import InvalidRequestError, UnsupportedError
+from services.worker.chat_formats.names import AUTO
 from services.worker.engines.base import ChatPrompt
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from services.worker.engines.transformers.text.prompts import PromptReader
+from services.worker.engines.transformers.text.prompts import PromptReader, chat_format_of
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 from tests.contract.engine_client import running
 from tests.models import checkpoint
@@ -45,7 +46,12 @@ def reader(template: str | None = None, kind: str = "byte_level") -> PromptReade
     used = copy(tokenizer(kind))
     if template is not None:
         used.chat_template = template
-    return PromptReader(used, TokenTexts(used), vocabulary_size=len(used))
+    return PromptReader(
+        used,
+        TokenTexts(used),
+        vocabulary_size=len(used),
+        chat_format=chat_format_of(used, AUTO),
+    )
 
 
 class TestChat:

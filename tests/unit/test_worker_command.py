@@ -57,7 +57,7 @@ def test_options_of_the_transformers_engine(settings_of: Settings) -> None:
         *("--kv-cache-memory", "2MiB", "--gpu-memory-utilization", "0.5", "--no-cuda-graphs"),
         *("--load-8bit", "--gpus", "0, 2", "--num-gpus", "2", "--max-gpu-memory", "13Gib"),
         *("--cpu-offload", "--max-cpu-memory", "1.5 GB", "--offload-folder", "there"),
-        *("--allow-pickle", "--trust-remote-code"),
+        *("--allow-pickle", "--trust-remote-code", "--chat-format", "hermes"),
     )
     assert settings.engine == EngineSettings(
         model_path="org/name",
@@ -81,6 +81,7 @@ def test_options_of_the_transformers_engine(settings_of: Settings) -> None:
         offload_folder=Path("there"),
         allow_pickle=True,
         trust_remote_code=True,
+        chat_format="hermes",
     )
 
 
@@ -170,6 +171,7 @@ def test_the_environment_sets_options_too(settings_of: Settings) -> None:
         (("--model-path", "x", "--num-gpus", "0"), "num_gpus is 0"),
         (("--model-path", "x", "--load-8bit", "--load-4bit"), "8bit and 4bit"),
         (("--model-path", "x", "--quantization", "3bit"), "3bit.*choose from none, int8"),
+        (("--model-path", "x", "--chat-format", "y"), "chat format 'y': choose from auto, .*qwen3"),
         (("--engine", "scripted", "--speed", "0"), "--speed is 0"),
         (("--engine", "scripted", "--controller", "nowhere"), "--controller is 'nowhere'"),
         (("--engine", "scripted", "--labels", "zone"), "--labels holds 'zone'"),

@@ -60,8 +60,13 @@ class OutputParser(Protocol):
         """Takes more of the output. Returns what it adds."""
         ...
 
-    def finish(self) -> Sequence[Delta]:
-        """The output is over. Returns what was held back and is no half call."""
+    def finish(self, *, is_cut: bool = True) -> Sequence[Delta]:
+        """The output is over. Returns what was held back and is no half call.
+
+        Args:
+            is_cut: whether something other than the model ended it: a length, a stop string. What
+                may be half a marker then is one; where the model itself ended there, it is text.
+        """
         ...
 
 
@@ -89,16 +94,31 @@ class ToolUse:
 class ChatFormat(Protocol):
     """One family's way of writing. Stateless."""
 
-    name: str
-
     @property
-    def markers(self) -> frozenset[str]:
-        """Special tokens whose texts the parser needs to see; all others stay hidden."""
+    def name(self) -> str:
+        """As `names.by_name` and `--chat-format` take it."""
         ...
 
     @property
     def can_reason(self) -> bool:
         """Whether the family writes reasoning apart from the answer."""
+        ...
+
+    @property
+    def can_call(self) -> bool:
+        """Whether calls are found in its outputs."""
+        ...
+
+    @property
+    def describes_tools(self) -> bool:
+        """Whether tools are told in a system message of ours, as the template has no place."""
+        ...
+
+    def markers(self, tool_use: ToolUse) -> frozenset[str]:
+        """Special tokens whose texts the parser needs to see; all others stay hidden.
+
+        Those of calls are among them only where there are tools.
+        """
         ...
 
     def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.mesh.errors import StartError
+from services.worker.chat_formats.names import AUTO, check_name
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -134,9 +135,15 @@ class EngineSettings:
     chat_template_path: Path | None = None
     """A file with a Jinja chat template that replaces the checkpoint's own."""
 
+    chat_format: str = AUTO
+    """How the model writes reasoning and tool calls: a name of services.worker.chat_formats.names,
+    or "auto", which tells it from the chat template and the vocabulary. A wrong one leaves calls in
+    the text, or tells the model of tools in a way that it does not know."""
+
     def __post_init__(self) -> None:
         if not self.model_path:
             raise StartError("model_path is empty: give a folder or a Hugging Face hub id")
+        check_name(self.chat_format)
         if self.device.partition(":")[0] not in DEVICES:
             raise StartError(f"unknown device {self.device!r}: choose from {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:

@@ -24,7 +24,7 @@ from services.worker.engines.transformers.scheduling.block_hash import root_hash
 from services.worker.engines.transformers.scheduling.block_pool import BlockPool
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler
 from services.worker.engines.transformers.step_loop import StepLoop
-from services.worker.engines.transformers.text.prompts import PromptReader
+from services.worker.engines.transformers.text.prompts import PromptReader, chat_format_of
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 log = structlog.get_logger()
@@ -67,6 +67,7 @@ def assemble(
         checkpoint.tokenizer,
         texts,
         vocabulary_size=loaded.vocabulary_size,
+        chat_format=chat_format_of(checkpoint.tokenizer, settings.chat_format),
     )
     vocabulary = Vocabulary(checkpoint.tokenizer, loaded.vocabulary_size, checkpoint.end_ids)
     admission = Admission(
@@ -97,7 +98,7 @@ def assemble(
         overlaps=checkpoint.device.type != "cpu",
     )
     _spare_the_collector()
-    description = _describe(checkpoint, settings, loaded, can_chat=prompts.can_chat)
+    description = _describe(checkpoint, settings, loaded, prompts)
     log.info(
         "model loaded",
         model=description.name,
@@ -105,6 +106,7 @@ def assemble(
         device=str(checkpoint.device),
         dtype=description.dtype,
         execution=description.execution,
+        chat_format=description.chat_format,
         threads=torch.get_num_threads(),
         seconds=round(time.monotonic() - began_s, 2),
     )
@@ -129,10 +131,10 @@ def _spare_the_collector() -> None:
 
 
 def _describe(
-    checkpoint: Checkpoint, settings: EngineSettings, loaded: LoadedModel, *, can_chat: bool
+    checkpoint: Checkpoint, settings: EngineSettings, loaded: LoadedModel, prompts: PromptReader
 ) -> ModelDescription:
     names = settings.model_names or (checkpoint.name,)
-    capabilities = {"COMPLETE", "RESUME"} | ({"CHAT"} if can_chat else set())
+    capabilities = {"COMPLETE", "RESUME"} | ({"CHAT"} if prompts.can_chat else set())
     return ModelDescription(
         name=names[0],
         aliases=names[1:],
@@ -143,5 +145,6 @@ def _describe(
         vocabulary_size=loaded.vocabulary_size,
         capabilities=frozenset(capabilities),
         loaded_at_s=time.time(),
+        chat_format=prompts.chat_format.name,
         execution=loaded.execution,
     )

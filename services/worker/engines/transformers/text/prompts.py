@@ -13,6 +13,9 @@ import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from services.mesh.errors import InvalidRequestError, UnsupportedError
+from services.worker.chat_formats.base import ChatFormat
+from services.worker.chat_formats.detection import detect
+from services.worker.chat_formats.names import AUTO, by_name
 from services.worker.engines.base import ChatPrompt, Prompt
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
@@ -34,10 +37,12 @@ class PromptReader:
         texts: TokenTexts,
         *,
         vocabulary_size: int,
+        chat_format: ChatFormat,
     ) -> None:
         self._tokenizer = tokenizer
         self._texts = texts
         self._vocabulary_size = vocabulary_size
+        self.chat_format = chat_format
         self._reserved_arguments = _reserved_arguments(tokenizer)
         self._takes_tools = self.can_chat and _uses_tools(tokenizer)
 
@@ -143,6 +148,21 @@ class PromptReader:
             raise UnsupportedError(
                 "this model's chat template has no place for tools", field="prompt.tools"
             )
+
+
+def chat_format_of(tokenizer: Any, name: str) -> ChatFormat:
+    """How a model writes: the format of this name, or what its tokenizer tells for AUTO."""
+    if name != AUTO:
+        return by_name(name)
+    return detect(_tool_template(tokenizer), tokenizer.get_added_vocab())
+
+
+def _tool_template(tokenizer: Any) -> str:
+    """The chat template that is used where there are tools."""
+    template = tokenizer.chat_template or ""
+    if isinstance(template, dict):
+        template = template.get("tool_use") or template.get("default") or ""
+    return str(template)
 
 
 def _template_message(message: Mapping[str, Any], at: int) -> dict[str, Any]:

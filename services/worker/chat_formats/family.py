@@ -1,0 +1,97 @@
+"""What the families have in common: reasoning first, then an answer, or calls, or both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
+from services.worker.chat_formats.reasoning import ReasoningTags
+from services.worker.engines.forms import AnyText, Form, InOrder, Json, OneOf, Repeated
+
+NO_PARAMETERS = '{"type": "object", "properties": {}, "additionalProperties": false}'
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """A ChatFormat. Those that inherit from it name their markers, their parser, their calls."""
+
+    name: str
+    reasoning: ReasoningTags | None = None
+
+    @property
+    def can_reason(self) -> bool:
+        """See ChatFormat."""
+        return self.reasoning is not None
+
+    @property
+    def can_call(self) -> bool:
+        """See ChatFormat."""
+        return True
+
+    @property
+    def describes_tools(self) -> bool:
+        """See ChatFormat."""
+        return False
+
+    def markers(self, tool_use: ToolUse) -> frozenset[str]:
+        """See ChatFormat."""
+        tags = self.reasoning
+        return frozenset((tags.opening, tags.closing) if tags else ()).union(
+            self.call_markers if tool_use.tools else ()
+        )
+
+    def form(self, prompt_end: str, tool_use: ToolUse, answer: Form | None) -> Form | None:
+        """See ChatFormat."""
+        whole = self._answer_form(tool_use, answer)
+        if whole is None or self.reasoning is None:
+            return whole
+        return InOrder((self.reasoning.form(prompt_end), whole))
+
+    def _answer_form(self, tool_use: ToolUse, answer: Form | None) -> Form | None:
+        if not tool_use.tools:
+            return answer
+        if tool_use.is_required:
+            return self.calls_form(tool_use)
+        if answer is not None:
+            return OneOf((answer, self.calls_form(tool_use)))
+        if any(tool.strict for tool in tool_use.tools):
+            return self.text_or_calls_form(tool_use)
+        return None
+
+    def text_or_calls_form(self, tool_use: ToolUse) -> Form:
+        """Any text, in which the calls that may come are whole ones."""
+        calls = self.calls_form(tool_use)
+        return InOrder((AnyText(without=self.call_openings), Repeated(calls, at_most=1)))
+
+    @property
+    @abstractmethod
+    def call_markers(self) -> tuple[str, ...]:
+        """All texts that the family writes around calls, where they are special tokens."""
+
+    @property
+    @abstractmethod
+    def call_openings(self) -> tuple[str, ...]:
+        """Those with which calls begin."""
+
+    @abstractmethod
+    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
+        """See ChatFormat."""
+
+    @abstractmethod
+    def calls_form(self, tool_use: ToolUse) -> Form:
+        """One call or, where that is allowed, several, of whatever tools there are."""
+
+
+def arguments_form(tool: Tool, tool_use: ToolUse) -> Form:
+    """The arguments of a call. They must match the schema where a call is forced or strict."""
+    if tool.strict or tool_use.is_required:
+        return Json(tool.parameters or NO_PARAMETERS)
+    return Json()
+
+
+def several(call: Form, tool_use: ToolUse, *, separator: Form | None = None) -> Form:
+    """The call once, or more often where that is allowed."""
+    return Repeated(
+        call, at_least=1, at_most=None if tool_use.is_parallel else 1, separator=separator
+    )
