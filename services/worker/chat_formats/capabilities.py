@@ -9,4 +9,5 @@ def format_capabilities(chat_format: ChatFormat | None) -> frozenset[str]:
     """Names of tokenmesh.mesh.v1.Capability without their prefix, to be told beside the others."""
     if chat_format is None:
         return frozenset()
-    return frozenset({"TOOLS", "REASONING"} if chat_format.can_reason else {"TOOLS"})
+    told = {"TOOLS": chat_format.can_call, "REASONING": chat_format.can_reason}
+    return frozenset(name for name, is_so in told.items() if is_so)

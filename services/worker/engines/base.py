@@ -240,8 +240,6 @@ class ModelDescription:
     """Names of tokenmesh.mesh.v1.Capability without their prefix, such as "CHAT"."""
     loaded_at_s: float
     """Seconds since the epoch."""
-    chat_format: str = "plain"
-    """How it writes reasoning and tool calls: a name of `services.worker.chat_formats.names`."""
     execution: str = ""
     """How the engine runs it, where it has several ways: "paged" (batches over a paged KV cache)
     or "serial" (one sequence after another: slower)."""

@@ -106,7 +106,7 @@ def assemble(
         device=str(checkpoint.device),
         dtype=description.dtype,
         execution=description.execution,
-        chat_format=description.chat_format,
+        chat_format=prompts.chat_format.name,
         threads=torch.get_num_threads(),
         seconds=round(time.monotonic() - began_s, 2),
     )
@@ -145,6 +145,6 @@ def _describe(
         vocabulary_size=loaded.vocabulary_size,
         capabilities=frozenset(capabilities),
         loaded_at_s=time.time(),
-        chat_format=prompts.chat_format.name,
         execution=loaded.execution,
+        chat_format=prompts.chat_format,
     )
