@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from services.cli.up.notice import MeshNotice
 from services.mesh import status
 from services.mesh.errors import InvalidRequestError, ModelNotFoundError
 from tests.e2e.conftest import SCRIPTED_MODEL
-from tests.e2e.processes import install_node_packages, running_envoy, running_service
+from tests.e2e.processes import running_envoy, running_service
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
 from tokenmesh.gateway.v1 import chat_pb2, chat_pb2_grpc, model_pb2, model_pb2_grpc
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from tokenmesh.gateway.v1.model_pb2_grpc import ModelServiceAsyncStub
 
 LIMIT_S = 30.0
-NODE_CLIENT = Path(__file__).resolve().parents[2] / "examples" / "clients" / "node"
 
 
 @pytest.fixture
@@ -134,20 +132,3 @@ async def test_a_gateway_that_is_gone_is_unavailable(mesh: MeshNotice, folder: P
                 await stub.ListModels(model_pb2.ListModelsRequest(), timeout=LIMIT_S)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "{" not in str(caught.value.details())
-
-
-def test_a_node_client_of_the_protos_alone(mesh: MeshNotice) -> None:
-    install_node_packages(NODE_CLIENT)
-    asked = ["node", "chat.js", "--address", mesh.grpc_address, "Hello"]
-    answered = subprocess.run(
-        asked, cwd=NODE_CLIENT, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    assert answered.returncode == 0, answered.stderr
-    assert answered.stdout.strip()
-    assert "(128 tokens)" in answered.stderr
-    asked[-1:-1] = ["--model", "nobody"]
-    refused = subprocess.run(
-        asked, cwd=NODE_CLIENT, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("NOT_FOUND: ")

@@ -1,71 +1,142 @@
-// Streams one answer over gRPC: node chat.js [--address HOST:PORT] [--model NAME] "your question".
+// Chats with a mesh over gRPC: streams, leaves early, interrupts, and reads errors.
 //
-// Nothing is generated: proto/, compiled to one descriptor set, is loaded when this starts. First run
-// npm install.
+//   npm install && node chat.js [HOST:PORT] [MODEL]
+//
+// Nothing is generated: the protos are loaded when this starts.
 
-import { readFileSync } from "node:fs";
-import { parseArgs } from "node:util";
+import { fileURLToPath } from "node:url";
 
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
 
-const DESCRIPTORS = new URL("../../../gen/envoy/tokenmesh.pb", import.meta.url);
+const LIMIT_MS = 60_000;
+const CHUNKS_BEFORE_LEAVING = 5;
+const SHORT = { max_tokens: 40 };
 
-// Every service of the gateway, such as loadGateway().ChatService.
-function loadGateway() {
-  const definitions = protoLoader.loadFileDescriptorSetFromBuffer(readFileSync(DESCRIPTORS), {
+const protos = protoLoader.loadSync(
+  ["tokenmesh/gateway/v1/chat.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"],
+  {
+    includeDirs: ["../../../proto", "node_modules/google-proto-files"].map((folder) =>
+      fileURLToPath(new URL(folder, import.meta.url)),
+    ),
     keepCase: true,
-    defaults: true,
     longs: Number,
     enums: String,
     oneofs: true,
-  });
-  return grpc.loadPackageDefinition(definitions).tokenmesh.gateway.v1;
-}
+    // Messages start with every field in place, `usage.completion_tokens` of 0 among them.
+    defaults: true,
+  },
+);
+const { ChatService } = grpc.loadPackageDefinition(protos).tokenmesh.gateway.v1;
 
-// The name of the first model that the mesh serves.
-function firstModel(models) {
-  return new Promise((resolve, reject) => {
-    models.ListModels({}, (error, response) => {
-      if (error) reject(error);
-      else if (response.models.length === 0) reject(new Error("the mesh serves no model just now"));
-      else resolve(response.models[0].model.name);
-    });
-  });
-}
+const show = (text) => process.stdout.write(text);
+const userMessage = (text) => ({ role: "ROLE_USER", content: [{ text }] });
 
-async function main() {
-  const { values, positionals } = parseArgs({
-    options: {
-      address: { type: "string", default: "127.0.0.1:8000" },
-      model: { type: "string" },
-    },
-    allowPositionals: true,
-  });
-  if (positionals.length !== 1) throw new Error("give one question");
-  const gateway = loadGateway();
-  const credentials = grpc.credentials.createInsecure();
-  const models = new gateway.ModelService(values.address, credentials);
-  const chat = new gateway.ChatService(values.address, credentials);
-  try {
-    const call = chat.Chat({
-      model: values.model ?? (await firstModel(models)),
-      prompt: { messages: [{ role: "ROLE_USER", content: [{ text: positionals[0] }] }] },
-    });
-    for await (const { event, chunk, completed } of call) {
-      if (event === "chunk") process.stdout.write(chunk.text);
-      if (event === "completed") {
-        console.error(`\n(${completed.usage.completion_tokens} tokens)`);
+// What one program asks of one model.
+class Client {
+  constructor(address, model) {
+    this.chat = new ChatService(address, grpc.credentials.createInsecure());
+    this.model = model;
+    this.metadata = new grpc.Metadata();
+    const key = process.env.TOKENMESH_API_KEY;
+    if (key) this.metadata.set("authorization", `Bearer ${key}`);
+  }
+
+  // Prints an answer as it comes.
+  async ask(question, sampling, model = this.model) {
+    for await (const { event, chunk, completed } of this.call(question, sampling, model)) {
+      if (event === "chunk") show(chunk.text);
+      if (event === "completed") console.log(`\n(${completed.usage.completion_tokens} tokens)`);
+    }
+  }
+
+  // Cancels the call after a few chunks; the mesh stops computing the answer.
+  async leaveEarly(question) {
+    const call = this.call(question);
+    let chunks = 0;
+    try {
+      for await (const { event, chunk } of call) {
+        // What had come already is still handed out after cancelling.
+        if (event !== "chunk" || chunks === CHUNKS_BEFORE_LEAVING) continue;
+        show(chunk.text);
+        chunks += 1;
+        if (chunks === CHUNKS_BEFORE_LEAVING) call.cancel();
+      }
+    } catch (error) {
+      if (error.code !== grpc.status.CANCELLED) throw error;
+    }
+    console.log(`\n(left after ${chunks} chunks)`);
+  }
+
+  // Holds a conversation: interrupts the first answer, then takes another turn.
+  async converse(first, second) {
+    const call = this.chat.Converse(this.metadata);
+    call.write({ open: { model: this.model } });
+    call.write({ turn: { number: 1, messages: [userMessage(first)] } });
+    let chunks = 0;
+    for await (const response of call) {
+      const { event, turn_number } = response;
+      if (event === "chunk") {
+        show(response.chunk.text);
+        chunks += 1;
+        if (turn_number === 1 && chunks === CHUNKS_BEFORE_LEAVING) call.write({ interrupt: {} });
+      } else if (event === "failed") {
+        console.log(`\n${response.failed.message}\n  reason: ${response.failed.reason}`);
+        call.end();
+      } else if (event === "interrupted" || event === "completed") {
+        console.log(`\n(${event}, ${response[event].usage.completion_tokens} tokens)`);
+        if (turn_number === 1) {
+          call.write({ turn: { number: 2, messages: [userMessage(second)], sampling: SHORT } });
+        } else {
+          call.end();
+        }
       }
     }
-  } finally {
-    models.close();
-    chat.close();
+  }
+
+  call(question, sampling, model = this.model) {
+    const request = { model, prompt: { messages: [userMessage(question)] }, sampling };
+    return this.chat.Chat(request, this.metadata, { deadline: Date.now() + LIMIT_MS });
   }
 }
 
-main().catch((error) => {
-  const code = grpc.status[error.code];
-  console.error(code ? `${code}: ${error.details}` : error.message);
+// Prints what failed, why by its stable name, which field is at fault, when to try again.
+function explain(error) {
+  if (!(error.code in grpc.status)) throw error;
+  console.log(`${grpc.status[error.code]}: ${error.details}`);
+  const [packed] = error.metadata.get("grpc-status-details-bin");
+  if (!packed) return;
+  for (const detail of protos["google.rpc.Status"].deserialize(packed).details) {
+    const name = detail.type_url.split("/").at(-1);
+    const content = protos[name]?.deserialize(detail.value);
+    if (name === "google.rpc.ErrorInfo") console.log(`  reason: ${content.reason}`);
+    if (name === "google.rpc.BadRequest") {
+      for (const { field } of content.field_violations) console.log(`  field: ${field}`);
+    }
+    if (name === "google.rpc.RetryInfo") {
+      const { seconds, nanos } = content.retry_delay;
+      console.log(`  retry after: ${seconds * 1000 + nanos / 1e6} ms`);
+    }
+  }
+}
+
+const [address = "127.0.0.1:8000", model = "tokenmesh-demo"] = process.argv.slice(2);
+const client = new Client(address, model);
+try {
+  console.log("> What is TokenMesh?");
+  await client.ask("What is TokenMesh?", SHORT);
+  console.log("> Tell me a story.");
+  await client.leaveEarly("Tell me a story.");
+  console.log("> Tell me a story. Then: What is the capital of France?");
+  await client.converse("Tell me a story.", "What is the capital of France?");
+
+  console.log("> a temperature of 9");
+  await client.ask("Hello", { temperature: 9 }).catch(explain);
+  console.log("> a model that nobody serves");
+  await client.ask("Hello", undefined, "nobody").catch(explain);
+} catch (error) {
+  explain(error);
   process.exitCode = 1;
-});
+} finally {
+  client.chat.close();
+}
