@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.mesh import options
 
+KeyOption = partial(typer.Option, rich_help_panel="API keys")
 RoutingOption = partial(typer.Option, rich_help_panel="Routing and failures")
 
 
@@ -31,6 +33,24 @@ def gateway(
             "--id",
             envvar="TOKENMESH_GATEWAY_ID",
             help="Name of this gateway in the controllers' logs. Host and process by default.",
+        ),
+    ] = None,
+    api_keys: Annotated[
+        str | None,
+        KeyOption(
+            metavar="KEYS",
+            envvar=["TOKENMESH_GATEWAY_API_KEYS", "TOKENMESH_API_KEYS"],
+            help="Keys that clients must have, split by commas; each is good for everything. Use "
+            "the variable: a command line shows to everybody on the machine.",
+        ),
+    ] = None,
+    api_keys_file: Annotated[
+        Path | None,
+        KeyOption(
+            metavar="FILE",
+            envvar=["TOKENMESH_GATEWAY_API_KEYS_FILE", "TOKENMESH_API_KEYS_FILE"],
+            help="YAML file of hashed keys with their models and rates, which tokenmesh keys "
+            "writes; read anew when it changes.",
         ),
     ] = None,
     routing_policy: Annotated[
@@ -163,6 +183,7 @@ def gateway(
 
     Example: tokenmesh gateway --controller 127.0.0.1:21001 --routing-policy power_of_two
     """
+    from services.gateway.keys.sources import keys_of_option
     from services.gateway.links.breaker import BreakerTuning
     from services.gateway.routing.prefix_affinity import AffinityTuning
     from services.gateway.server import SERVICE, serve
@@ -178,6 +199,8 @@ def gateway(
                 metrics_port=metrics_port,
                 ready_file=ready_file,
                 reuse_port=reuse_port,
+                api_keys=keys_of_option(api_keys),
+                api_keys_file=api_keys_file,
                 controllers=tuple(controller or [options.DEFAULT_CONTROLLER]),
                 gateway_id=default_gateway_id() if gateway_id is None else gateway_id,
                 routing_policy=routing_policy,

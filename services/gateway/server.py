@@ -20,6 +20,8 @@ from services.gateway.api.model_service import ModelServicer
 from services.gateway.discovery import health
 from services.gateway.discovery.directory import Directory
 from services.gateway.discovery.watching import ControllerWatch
+from services.gateway.keys.gate import Gate
+from services.gateway.keys.metrics import KeyMetrics
 from services.gateway.links.dispatch import Dispatch
 from services.gateway.links.worker_link import WorkerLink
 from services.gateway.links.worker_links import WorkerLinks
@@ -70,15 +72,27 @@ async def running(
     """A gateway that serves for as long as the context is open.
 
     Raises:
-        StartError: a port is taken.
+        StartError: a port is taken, or the file of keys cannot be used.
     """
     metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
     try:
         async with BackgroundTasks() as tasks:
             mesh = _Mesh(settings, GatewayMetrics(metrics_registry), tasks)
+            gate = Gate(
+                settings.api_keys,
+                settings.api_keys_file,
+                directory=mesh.directory,
+                metrics=KeyMetrics(metrics_registry),
+                tasks=tasks,
+            )
             await mesh.first_word(settings.first_watch_limit_s)
-            server = MeshServer(settings.host, settings.port, reuse_port=settings.reuse_port)
-            await server.start(_add_services(server, settings, mesh))
+            server = MeshServer(
+                settings.host,
+                settings.port,
+                reuse_port=settings.reuse_port,
+                interceptors=gate.interceptors,
+            )
+            await server.start(_add_services(server, settings, mesh, gate))
             tasks.begin(health.tell(mesh.watches, server.set_health))
             try:
                 yield RunningGateway(server.address, metrics_server.address)
@@ -163,7 +177,9 @@ def _state_of(link: WorkerLink) -> str:
     return "draining" if link.is_draining else "serving"
 
 
-def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) -> tuple[str, ...]:
+def _add_services(
+    server: MeshServer, settings: GatewaySettings, mesh: _Mesh, gate: Gate
+) -> tuple[str, ...]:
     """Adds every service to the server. Returns their full names."""
     random = Random()
     dispatch = Dispatch(
@@ -202,7 +218,9 @@ def _add_services(server: MeshServer, settings: GatewaySettings, mesh: _Mesh) ->
     )
     forwarding = Forwarding(dispatch, admission, max_attempts=settings.max_attempts)
     conversations = Admission(settings.max_conversations, "conversations")
-    chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(relay, conversations), server.grpc)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(
+        ChatServicer(relay, conversations, gate), server.grpc
+    )
     completion_pb2_grpc.add_CompletionServiceServicer_to_server(
         CompletionServicer(relay), server.grpc
     )

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.gateway.keys.key import Key
 from services.gateway.links.breaker import BreakerTuning
 from services.gateway.relay.course import GenerationLimits
 from services.gateway.relay.persistence import PersistenceLimits
@@ -44,6 +45,11 @@ class GatewaySettings:
     # Lets several gateway processes share the port; the kernel spreads connections over them. Off,
     # a second process on the port is told so, which is what one mostly wants.
     reuse_port: bool = False
+
+    # Keys that may enter, beside those of the file. With neither, anybody may who reaches the port.
+    api_keys: tuple[Key, ...] = ()
+    # A YAML file of hashed keys, followed while the gateway runs: see services/gateway/keys.
+    api_keys_file: Path | None = None
 
     # "host:port" of every controller. All are watched: any one of them is enough.
     controllers: tuple[str, ...] = (DEFAULT_CONTROLLER,)

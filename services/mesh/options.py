@@ -66,7 +66,8 @@ def program(command: Callable[..., None]) -> typer.Typer:
 
     It has the same options, set by the same environment variables.
     """
-    app = typer.Typer(add_completion=False)
+    # A traceback that shows variables would show keys.
+    app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
     app.command(
         context_settings={
             "auto_envvar_prefix": f"{ENVIRONMENT_PREFIX}_{command.__name__.upper()}",

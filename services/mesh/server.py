@@ -49,16 +49,24 @@ class MeshServer:
     returned and again from `drain` on.
     """
 
-    def __init__(self, host: str, port: int, *, reuse_port: bool = False) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        reuse_port: bool = False,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         """Prepares a server on `host:port`; port 0 takes a free one.
 
         With `reuse_port`, several processes may share the port and the kernel spreads connections.
+        `interceptors` see each call after the request id is bound; what they raise is typed.
         """
         self._host = host
         self._wanted_port = port
         self.port = 0
         self.grpc = grpc.aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(), *interceptors],
             options=(
                 ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),

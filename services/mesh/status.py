@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -17,6 +18,8 @@ ERROR_DOMAIN = "tokenmesh"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "x-request-id"
 RETRY_AFTER_KEY = "retry-after"
+CHALLENGE = ("www-authenticate", "Bearer")
+"""What HTTP asks of a 401: how to say who one is (RFC 9110, 11.6.1)."""
 
 
 def _subclasses(root: type[errors.MeshError]) -> Iterator[type[errors.MeshError]]:
@@ -103,8 +106,11 @@ def trailing_metadata(
         (STATUS_DETAILS_KEY, status.SerializeToString()),
         (REQUEST_ID_KEY, request_id),
     )
+    if isinstance(error, errors.UnauthenticatedError):
+        metadata += (CHALLENGE,)
     if error.retry_after_s is not None:
-        metadata += ((RETRY_AFTER_KEY, str(max(1, round(error.retry_after_s)))),)
+        # Rounded up: who comes back sooner is refused again.
+        metadata += ((RETRY_AFTER_KEY, str(max(1, math.ceil(error.retry_after_s)))),)
     return metadata
 
 

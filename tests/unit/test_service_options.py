@@ -90,6 +90,8 @@ VARIABLES = {
         "CONTROLLER": "a:1 b:2",
         "REUSE_PORT": "1",
         "ID": "g",
+        "API_KEYS": "first,second",
+        "API_KEYS_FILE": "keys.yaml",
         "ROUTING_POLICY": "lottery",
         "AFFINITY_LOAD_FACTOR": "2",
         "AFFINITY_FREE_REQUESTS": "1",
@@ -112,6 +114,8 @@ VARIABLES = {
         "GRACE_PERIOD": "4",
     },
 }
+# What `tokenmesh up` reads from the same variable.
+SHARED_WITH_UP = {"API_KEYS", "API_KEYS_FILE"}
 CASES = [
     pytest.param(service, end, value, id=f"{service}-{end}")
     for service, variables in VARIABLES.items()
@@ -185,7 +189,9 @@ def test_the_help_of_the_module_names_the_variables(service: str) -> None:
         check=True,
     )
     for end in VARIABLES[service]:
-        assert f"[env var: TOKENMESH_{service.upper()}_{end}]" in done.stdout
+        variable = f"TOKENMESH_{service.upper()}_{end}"
+        shared = f", TOKENMESH_{end}" if end in SHARED_WITH_UP else ""
+        assert f"[env var: {variable}{shared}]" in done.stdout
 
 
 def test_variables_of_a_service_set_nothing_of_another_command(

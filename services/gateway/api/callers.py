@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from services.gateway.keys.current import current_access
 from services.gateway.relay.caller import Caller
 
 ADDRESS_KEY = "x-envoy-external-address"
@@ -20,7 +21,11 @@ IPV6_PREFIX_BITS = 64
 
 
 def caller_of(context: grpc.aio.ServicerContext[Any, Any], user: str = "") -> Caller:
-    """The caller by address, and the user that it says it asks for."""
+    """The caller by its key, else by its address, and the user that it says it asks for."""
+    access = current_access()
+    if access is not None:
+        account = access.account
+        return Caller(account.key.name, user, account.key.weight, account)
     address = _host(context.peer())
     for key, value in context.invocation_metadata() or ():
         if key == ADDRESS_KEY:

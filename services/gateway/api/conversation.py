@@ -24,6 +24,16 @@ class Conversation:
         self._opening = opening
         self._prompt = opening.prompt
 
+    @property
+    def model(self) -> str:
+        """The model that it was opened for."""
+        return self._opening.model
+
+    @property
+    def user(self) -> str:
+        """Whom the caller asks for."""
+        return self._opening.user
+
     def request(self, turn: chat_pb2.ConverseRequest.Turn) -> chat_pb2.ChatRequest:
         """The request that answers a turn. The conversation itself is left as it is.
 

@@ -14,7 +14,7 @@ from services.gateway.relay.generation import Generation
 from services.gateway.relay.relay import Relay
 from services.gateway.requests import validation
 from services.mesh import status
-from services.mesh.errors import InvalidRequestError, MeshError, ProtocolError
+from services.mesh.errors import InvalidRequestError, MeshError, ProtocolError, UnauthenticatedError
 from tokenmesh.gateway.v1 import chat_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -28,7 +28,7 @@ class Converse:
 
     Args:
         requests: the client's frames.
-        caller_of: who asks, for one of their users.
+        begin_turn: lets a turn in, for a model and one of the caller's users, and says who asks.
         time_left_s: how long the client gives a turn that begins now; None for no limit of its own.
     """
 
@@ -38,13 +38,13 @@ class Converse:
         requests: AsyncIterator[Request],
         *,
         request_id: str,
-        caller_of: Callable[[str], Caller],
+        begin_turn: Callable[[str, str], Caller],
         time_left_s: Callable[[], float | None],
     ) -> None:
         self._relay = relay
         self._requests = aiter(requests)
         self._request_id = request_id
-        self._caller_of = caller_of
+        self._begin_turn = begin_turn
         self._time_left_s = time_left_s
         self._frame: asyncio.Task[Request | None] | None = None
         self._generation: Generation | None = None
@@ -61,6 +61,7 @@ class Converse:
             ProtocolError: the first frame is no Open (OPEN_EXPECTED), or a further one is
                 (OPEN_REPEATED).
             InvalidRequestError: the Open is not valid, or a frame is empty.
+            UnauthenticatedError: the key counts no more when a turn comes.
         """
         try:
             first = await self._next_frame()
@@ -85,10 +86,11 @@ class Converse:
         """The events of one turn. A failed one leaves the conversation as it was."""
         answer = Answer(turn.number)
         try:
+            caller = self._begin_turn(conversation.model, conversation.user)
             request = conversation.request(turn)
             start = validation.chat_start(request, self._request_id)
             async with self._relay.generate(
-                start, caller=self._caller_of(request.user), time_left_s=self._time_left_s()
+                start, caller=caller, time_left_s=self._time_left_s()
             ) as generation:
                 self._generation = generation
                 async with aclosing(self._steps(generation)) as steps:
@@ -100,6 +102,8 @@ class Converse:
                             break
                         else:
                             yield _refused_turn(step)
+        except UnauthenticatedError:
+            raise
         except MeshError as error:
             yield Response(turn_number=turn.number, failed=_failed(error))
             return

@@ -9,7 +9,9 @@ import grpc
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.forwarding import Forwarding
 from services.gateway.discovery import contract
-from services.gateway.discovery.directory import Directory
+from services.gateway.discovery.directory import Directory, names_of
+from services.gateway.keys.current import allowed_names
+from services.gateway.keys.model_access import visible
 from services.gateway.requests import chat_prompts
 from services.gateway.requests.validation import check_model_name
 from services.mesh.errors import InvalidRequestError, ModelNotFoundError
@@ -29,8 +31,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
-        """All models, by name."""
-        models = [contract.from_served_model(served) for served in self._directory.models()]
+        """All models that the caller's key may use, by name."""
+        served = visible(self._directory.models(), allowed_names())
+        models = [contract.from_served_model(each) for each in served]
         return model_pb2.ListModelsResponse(models=models)
 
     async def GetModel(
@@ -38,7 +41,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.GetModelResponse:
         """One model, by its name or that of an adapter or alias."""
         check_model_name(request.model)
-        served = self._directory.find(request.model)
+        found = self._directory.find(request.model)
+        shown = visible([] if found is None else [found], allowed_names())
+        served = next((each for each in shown if request.model in names_of(each.model)), None)
         if served is None:
             raise ModelNotFoundError(
                 f"no model is called {request.model!r}; list the models to see what there is",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -13,8 +14,9 @@ from services.gateway.relay.delivery import Delivery
 from services.gateway.relay.persistence import Persistence, PersistenceLimits
 from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.request_record import RequestRecord
+from services.gateway.relay.spending import Spending
 from services.gateway.relay.suspicion import Suspicion
-from services.mesh.errors import MeshError, PoisonRequestError
+from services.mesh.errors import MeshError, PoisonRequestError, RateLimitedError
 from tokenmesh.worker.v1 import worker_pb2
 
 PROBATION_WAIT_S = 5.0
@@ -43,6 +45,7 @@ class Course:
         seed_was_drawn: whether the gateway has drawn it.
         deadline_s: when the request's time is up, on the monotonic clock.
         delivery: what the client has, from which another worker goes on.
+        spending: pays for the credit that workers get.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Course:
         deadline_s: float,
         delivery: Delivery,
         record: RequestRecord,
+        spending: Spending,
         dispatch: Dispatch,
         quarantine: Quarantine,
         limits: GenerationLimits,
@@ -66,7 +70,8 @@ class Course:
         self._record = record
         self._dispatch = dispatch
         self._quarantine = quarantine
-        self._window_tokens = limits.credit_window_tokens
+        self._spending = spending
+        self._window_tokens = start.credit_tokens = spending.window_tokens
         self._granted_tokens = 0
         self._persistence = Persistence(limits.persistence)
         self._suspicion = Suspicion(limits.poison_deaths)
@@ -97,6 +102,7 @@ class Course:
         first_numbers = self._delivery.move(self._start)
         self.attempt = link.start(self._start, first_numbers, on_probation=suspected)
         self.attempt.is_movable = self._is_movable
+        self._spending.begin(self._delivery.completion_tokens())
 
     def end(self, error: MeshError) -> None:
         """Gives the request up where it runs. Whoever waits for it gets the error."""
@@ -105,19 +111,36 @@ class Course:
 
     def note_tokens(self, tokens: int) -> None:
         """The client has got so many tokens of one choice from the present worker. Gives credit
-        back once half of it is used, so that the worker never waits for it.
+        back once half of it is used, so that the worker never waits for it, unless its caller is
+        over its rate.
         """
+        self._spending.pay_prompt(self._record.prompt_tokens)
         half = self._window_tokens // 2
         if self._granted_tokens - tokens <= half:
             if tokens >= self._granted_tokens:
                 self.attempt.is_measurable = False
             self._granted_tokens += half
-            self.attempt.grant_credit(half)
+            self._give_credit(half)
         if self._failed_by:
             # The present worker does well: those that failed before it may be asked again.
             self._failed_by.clear()
             self._persistence.progress()
             self._suspicion.clear()
+
+    def _give_credit(self, tokens: int) -> None:
+        """Gives the present worker credit, when its caller may have it; or ends the request."""
+        try:
+            wait_s = self._spending.extend(tokens)
+        except RateLimitedError as error:
+            self.end(error)
+            return
+        if wait_s:
+            self.attempt.is_measurable = False
+            loop = asyncio.get_running_loop()
+            # An attempt that is over by then takes no notice.
+            loop.call_later(wait_s, self.attempt.grant_credit, tokens)
+        else:
+            self.attempt.grant_credit(tokens)
 
     async def go_on(self, error: MeshError) -> None:
         """Has another worker go on.

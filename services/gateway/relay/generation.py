@@ -18,6 +18,7 @@ from services.gateway.relay.delivery import Delivery
 from services.gateway.relay.progress import ChoiceProgress
 from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.request_record import RequestRecord
+from services.gateway.relay.spending import Spending
 from services.gateway.relay.waiting_room import TurnRequest, WaitingRoom
 from services.gateway.requests import requirements
 from services.gateway.requests.cost import expected_tokens
@@ -61,7 +62,6 @@ class Generation:
         seed_was_drawn = not start.sampling.HasField("seed")
         if seed_was_drawn:
             start.sampling.seed = random.getrandbits(SEED_BITS)
-        start.credit_tokens = limits.credit_window_tokens
         self.request_id = start.request_id
         self.model = start.model
         self.seed = start.sampling.seed
@@ -76,12 +76,20 @@ class Generation:
         operation = "chat" if start.WhichOneof("prompt") == "chat" else "text_completion"
         self._record = RequestRecord(metrics, operation)
         self._delivery = Delivery(max(1, start.sampling.choices), self._record, whole=whole)
+        sampling = start.sampling
+        self._spending = Spending(
+            caller.rate,
+            limits.credit_window_tokens,
+            choices=max(1, sampling.choices),
+            max_tokens=sampling.max_tokens if sampling.HasField("max_tokens") else None,
+        )
         self._course = Course(
             start,
             seed_was_drawn=seed_was_drawn,
             deadline_s=self._deadline_s,
             delivery=self._delivery,
             record=self._record,
+            spending=self._spending,
             dispatch=dispatch,
             quarantine=quarantine,
             limits=limits,
@@ -149,9 +157,12 @@ class Generation:
         self._course.end(error if isinstance(error, MeshError) else left)
         self._admission.release(self._caller)
         self._waiting_room.leave(self._model_name)
+        completion_tokens = self._delivery.completion_tokens()
+        self._spending.pay_prompt(self._record.prompt_tokens)
+        self._spending.settle(completion_tokens)
         self._record.end(
             error,
-            completion_tokens=self._delivery.completion_tokens(),
+            completion_tokens=completion_tokens,
             was_left=self._delivery.unfinished > 0,
         )
 

@@ -29,8 +29,8 @@ class RequestRecord:
         "_metrics",
         "_model",
         "_operation",
-        "_prompt_tokens",
         "_resume_cause",
+        "prompt_tokens",
     )
 
     def __init__(self, metrics: GatewayMetrics, operation: str) -> None:
@@ -41,7 +41,8 @@ class RequestRecord:
         self._has_begun = False
         self._first_token_s = 0.0
         self._last_token_s = 0.0
-        self._prompt_tokens = 0
+        self.prompt_tokens = 0
+        """0 until they are counted."""
         self._cached_tokens = 0
         self._finish_reason = ""
         self._resume_cause = ""
@@ -80,7 +81,7 @@ class RequestRecord:
 
     def started(self, started: worker_pb2.Started) -> None:
         """The prompt is computed."""
-        self._prompt_tokens = started.prompt_tokens
+        self.prompt_tokens = started.prompt_tokens
         self._cached_tokens = started.cached_tokens
 
     def delivered(self) -> None:
@@ -118,7 +119,7 @@ class RequestRecord:
             code, reason = CANCELLED, ""
         elif error is not None:
             code, reason = "INTERNAL", ""
-        model.prompt_tokens.inc(self._prompt_tokens)
+        model.prompt_tokens.inc(self.prompt_tokens)
         model.cached_tokens.inc(self._cached_tokens)
         model.completion_tokens.inc(completion_tokens)
         tokens_after_first = completion_tokens - 1

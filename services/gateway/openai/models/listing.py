@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from services.gateway.discovery.directory import Directory
+from services.gateway.discovery.directory import ServedModel
 from services.gateway.discovery.fleet import Model
 from services.gateway.openai.json_text import array, encoded
 from services.mesh.errors import ModelNotFoundError
@@ -12,30 +12,30 @@ from services.mesh.errors import ModelNotFoundError
 DEFAULT_OWNER = "tokenmesh"
 
 
-def models_json(directory: Directory) -> str:
+def models_json(served: Sequence[ServedModel]) -> str:
     """The answer to GET /v1/models: every name that a client may ask for, sorted."""
-    cards = _cards(directory)
+    cards = _cards(served)
     return f'{{"object":"list","data":{array(cards[name] for name in sorted(cards))}}}'
 
 
-def model_json(directory: Directory, name: str) -> str:
+def model_json(served: Sequence[ServedModel], name: str) -> str:
     """The answer to GET /v1/models/{name}.
 
     Raises:
         ModelNotFoundError: nobody serves it.
     """
-    card = _cards(directory).get(name)
+    card = _cards(served).get(name)
     if card is None:
         raise ModelNotFoundError(f"no model is called {name!r}", field="model")
     return card
 
 
-def _cards(directory: Directory) -> dict[str, str]:
+def _cards(models: Sequence[ServedModel]) -> dict[str, str]:
     """The model objects by name. A model's own name goes before an adapter's or an alias."""
     cards: dict[str, str] = {}
-    for served in directory.models():
+    for served in models:
         cards[served.model.name] = _card(served.model, served.model.name, None)
-    for served in directory.models():
+    for served in models:
         for name, parent in _further_names(served.model):
             cards.setdefault(name, _card(served.model, name, parent))
     return cards

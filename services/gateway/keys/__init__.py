@@ -1,0 +1,1 @@
+"""API keys: who may enter, what for, and how much of it."""

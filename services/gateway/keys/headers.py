@@ -1,0 +1,43 @@
+"""Puts what is left of a key's limits into a call's response headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import grpc
+
+from services.gateway.keys.account import Account
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class LimitHeaders:
+    """A call's context that adds the headers to whatever goes out first. Else it is the context."""
+
+    def __init__(self, context: Context, account: Account) -> None:
+        self._context = context
+        self._account = account
+        self._are_sent = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Sends headers, and the limits with them."""
+        self._are_sent = True
+        await self._context.send_initial_metadata((*metadata, *self._account.headers()))
+
+    async def send_if_unsent(self) -> None:
+        """Sends the limits, unless they went with other headers. Before the first message."""
+        if not self._are_sent and self._account.headers():
+            await self.send_initial_metadata(())
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
+    ) -> NoReturn:
+        """Ends the call with an error; its limits go along where no header is out yet."""
+        limits = () if self._are_sent else self._account.headers()
+        await self._context.abort(code, details, (*trailing_metadata, *limits))
+        raise AssertionError("context.abort raises")
