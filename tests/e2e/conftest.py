@@ -39,6 +39,22 @@ def demo_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
         yield notice
 
 
+@pytest.fixture(scope="session")
+def endless_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
+    """One worker with one place, whose answers would last ten minutes: who gets one after another
+    was left shows that leaving frees the place. Shared: leave nothing running on it.
+    """
+    options = ("--engine", "scripted", "--model-names", SCRIPTED_MODEL, "--")
+    worker_options = (
+        *("--limit-worker-concurrency", "1", "--scripted-token-interval-ms", "20"),
+        *("--scripted-answer-tokens", "30000"),
+    )
+    folder = tmp_path_factory.mktemp("endless-mesh")
+    with running_mesh(folder, *options, *worker_options) as notice:
+        wait_for("the worker was known", lambda: knows_what_is_missing(notice))
+        yield notice
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder for the processes of one test."""

@@ -56,6 +56,8 @@ CLIENTS_BY_LANGUAGE = {
     )
 }
 
+PAGE = ExampleClient("browser", run=(), build=("./build.sh",), is_node_package=True)
+
 
 def built(client: ExampleClient) -> Path:
     """The folder of the client, built where there is nothing of this project but it and the protos.

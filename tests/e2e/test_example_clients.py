@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
 from services.cli.up.notice import MeshNotice
-from tests.e2e.conftest import SCRIPTED_MODEL, knows_what_is_missing
+from tests.e2e.conftest import SCRIPTED_MODEL
 from tests.e2e.example_clients import CLIENTS_BY_LANGUAGE, built, output_of
-from tests.e2e.processes import running_mesh, running_service, wait_for
+from tests.e2e.processes import running_service
 
 LANGUAGES = sorted(CLIENTS_BY_LANGUAGE)
-ENDLESS_TOKENS = "30000"
-"""At 20 ms each, ten minutes: far more than a client is given here."""
-
-
-@pytest.fixture(scope="module")
-def endless_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
-    """One worker with one place, whose answers do not end by themselves."""
-    options = ("--engine", "scripted", "--model-names", SCRIPTED_MODEL, "--")
-    worker_options = (
-        *("--limit-worker-concurrency", "1", "--scripted-token-interval-ms", "20"),
-        *("--scripted-answer-tokens", ENDLESS_TOKENS),
-    )
-    folder = tmp_path_factory.mktemp("endless-mesh")
-    with running_mesh(folder, *options, *worker_options) as notice:
-        wait_for("the worker was known", lambda: knows_what_is_missing(notice))
-        yield notice
 
 
 def cancelled(mesh: MeshNotice) -> float:
