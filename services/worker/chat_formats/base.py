@@ -48,7 +48,10 @@ class OutputParser(Protocol):
 
     @property
     def pending(self) -> str:
-        """The end of what was fed, of which nothing has been emitted yet."""
+        """The end of what was fed, of which nothing has been emitted yet.
+
+        All that has been emitted follows from what stands before it.
+        """
         ...
 
     @property

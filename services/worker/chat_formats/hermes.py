@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 
 from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
+from services.worker.chat_formats.calling import NoCallError
 from services.worker.chat_formats.family import Family, arguments_form, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import JsonCallParser
-from services.worker.chat_formats.segments import NoCallError
 from services.worker.engines.forms import Form, InOrder, Literal, Marker, OneOf
 
 OPENING = "<tool_call>"

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from services.worker.chat_formats.calling import BrokenCallError, NoCallError
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_extent import JsonExtent, scalar_end
-from services.worker.chat_formats.segments import BrokenCallError, NoCallError, SegmentParser
+from services.worker.chat_formats.segments import SegmentParser
 
 _NAMES = frozenset({"name", "function"})
+_OTHERS = frozenset({"type", "id"})
 _ARGUMENTS = frozenset({"arguments", "parameters"})
 NO_ARGUMENTS = "{}"
 
 
 @dataclass
-class _Call:
+class CallSoFar:
     """What has been read of a call."""
 
     is_started: bool = False
@@ -25,6 +27,7 @@ class _Call:
     has_said: bool = False
     held: str = ""
     """Arguments that came before the name."""
+    depth: int = 0
 
     def fail(self) -> NoReturn:
         """It is no JSON, or none of a call."""
@@ -39,6 +42,9 @@ class JsonCallParser(SegmentParser):
     Arguments may be a JSON text in a string, and the name and the arguments may be one object
     deeper, under "function". Without arguments, or with null, they are an empty object.
     """
+
+    may_have_other_keys = True
+    """Whether an object is a call whatever else it holds before the name."""
 
     def _read_json_calls(self) -> Steps[None]:
         """Reads one call, or an array of calls."""
@@ -68,14 +74,17 @@ class JsonCallParser(SegmentParser):
 
     def _read_json_call(self) -> Steps[None]:
         """Reads one call, from its brace on."""
-        call = _Call()
+        call = CallSoFar()
         yield from self._read_members(call)
         if not call.is_started:
             raise NoCallError
+        self._end_call(call)
+
+    def _end_call(self, call: CallSoFar) -> None:
         if not call.has_said:
             self._say_arguments(NO_ARGUMENTS)
 
-    def _read_members(self, call: _Call) -> Steps[None]:
+    def _read_members(self, call: CallSoFar) -> Steps[None]:
         self._at += 1
         while (character := (yield from self._past_space())) != "}":
             if character == ",":
@@ -90,22 +99,25 @@ class JsonCallParser(SegmentParser):
             yield from self._read_member(call, key, (yield from self._past_space()))
         self._at += 1
 
-    def _read_member(self, call: _Call, key: str, first: str) -> Steps[None]:
+    def _read_member(self, call: CallSoFar, key: str, first: str) -> Steps[None]:
         if key in _NAMES and first == '"' and not call.is_started:
             self._start_call((yield from self._read_string(call)))
             call.is_started = True
             if call.held:
                 call.has_said = True
                 self._say_arguments(call.held)
-        elif key == "function" and first == "{" and not call.is_started:
+        elif key == "function" and first == "{" and not call.is_started and not call.depth:
+            call.depth += 1
             yield from self._read_members(call)
         elif key in _ARGUMENTS and not call.has_arguments:
             call.has_arguments = True
             yield from self._read_arguments(call, first)
+        elif not (self.may_have_other_keys or call.is_started or key in _OTHERS):
+            raise NoCallError
         else:
             yield from self._read_value(call, first, lambda _: None)
 
-    def _read_arguments(self, call: _Call, first: str) -> Steps[None]:
+    def _read_arguments(self, call: CallSoFar, first: str) -> Steps[None]:
         def say(text: str) -> None:
             if call.is_started:
                 call.has_said = True
@@ -125,7 +137,7 @@ class JsonCallParser(SegmentParser):
             if words != ["null"]:
                 say("".join(words))
 
-    def _read_value(self, call: _Call, first: str, say: Callable[[str], None]) -> Steps[None]:
+    def _read_value(self, call: CallSoFar, first: str, say: Callable[[str], None]) -> Steps[None]:
         """Reads any value. Pieces of it are said as they come, a number or a word at its end."""
         if first in '{["':
             yield from self._read_extent(call, say)
@@ -133,12 +145,13 @@ class JsonCallParser(SegmentParser):
         begin = self._at
         while (end := scalar_end(self._text, begin)) == len(self._text):
             yield from self._more()
+        self._look(end + 1)
         if end == begin:
             call.fail()
         self._at = end
         say(self._text[begin:end])
 
-    def _read_extent(self, call: _Call, say: Callable[[str], None]) -> Steps[None]:
+    def _read_extent(self, call: CallSoFar, say: Callable[[str], None]) -> Steps[None]:
         extent = JsonExtent()
         while True:
             begin = self._at
@@ -151,7 +164,7 @@ class JsonCallParser(SegmentParser):
                 call.fail()
             yield from self._more()
 
-    def _read_string(self, call: _Call) -> Steps[str]:
+    def _read_string(self, call: CallSoFar) -> Steps[str]:
         pieces: list[str] = []
         yield from self._read_extent(call, pieces.append)
         try:

@@ -14,27 +14,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 
-from services.worker.chat_formats.base import (
-    Content,
-    Reasoning,
-    ToolCallArguments,
-    ToolCallStarted,
-    ToolUse,
-)
-from services.worker.chat_formats.incremental import EndedError, IncrementalParser, Steps
+from services.worker.chat_formats.base import Content, Reasoning, ToolUse
+from services.worker.chat_formats.calling import BrokenCallError, CallingParser, NoCallError
+from services.worker.chat_formats.incremental import EndedError, Steps
 from services.worker.chat_formats.markers import Markers
 from services.worker.chat_formats.reasoning import ReasoningTags
 
 
-class NoCallError(Exception):
-    """What began like a call is none, and nothing of it has been emitted."""
-
-
-class BrokenCallError(Exception):
-    """A call that has been told of does not go on as one."""
-
-
-class SegmentParser(IncrementalParser):
+class SegmentParser(CallingParser):
     """Finds reasoning, content and calls.
 
     Args:
@@ -44,6 +31,9 @@ class SegmentParser(IncrementalParser):
         call_markers: what begins a call.
         call_endings: what a call that breaks is left by. Empty: the output's end.
     """
+
+    may_start_with_call = False
+    """Whether an answer may begin with a call that nothing marks."""
 
     def __init__(
         self,
@@ -56,24 +46,21 @@ class SegmentParser(IncrementalParser):
     ) -> None:
         self._prompt_end = prompt_end
         self._tags = reasoning
-        self._tools = {tool.name: tool for tool in tool_use.tools}
-        self._is_parallel = tool_use.is_parallel
-        self._call_markers = Markers(call_markers if self._tools else ())
-        self._call_endings = Markers(call_endings)
+        self._call_markers = Markers(call_markers if tool_use.tools else ())
+        self._call_endings = tuple(call_endings)
         self._call_begin = 0
         """Where that begins, in what is pending, which is content if it is no call."""
         self._call_scan = 0
         """How much of it is not to be taken for the beginning of a call again."""
-        self._calls = 0
-        self._is_told = True
         self._has_content = False
         self._is_behind_marker = False
         """Whether nothing but white space has come since a marker."""
-        super().__init__()
+        super().__init__(tool_use)
 
     @abstractmethod
     def _read_calls(self, marker: str) -> Steps[None]:
-        """Reads the call, or the calls, that a marker begins. The marker has been read.
+        """Reads the call, or the calls, that a marker begins. The marker has been read; it is
+        empty at the start of an answer, where a call may begin without one.
 
         Raises:
             NoCallError: it is no call. What was read since `_begin_call` is content.
@@ -83,17 +70,24 @@ class SegmentParser(IncrementalParser):
     def _read(self) -> Steps[None]:
         yield from self._read_reasoning()
         scan = 0
+        if self.may_start_with_call and self._tools:
+            self._begin_call()
+            scan = yield from self._try_calls("")
         while True:
             marker = yield from self._read_content(scan)
-            scan = 0
-            try:
-                yield from self._read_calls(marker)
-            except NoCallError:
-                self._at, scan = self._call_begin, self._call_scan
-                continue
-            except BrokenCallError:
-                yield from self._leave_call()
-            self._is_behind_marker = True
+            scan = yield from self._try_calls(marker)
+
+    def _try_calls(self, marker: str) -> Steps[int]:
+        """Reads calls. Returns how far from here no other may begin: see `_read_content`."""
+        try:
+            yield from self._read_calls(marker)
+        except NoCallError:
+            self._at = self._call_begin
+            return self._call_scan
+        except BrokenCallError:
+            yield from self._leave_call()
+        self._is_behind_marker = True
+        return 0
 
     def _read_reasoning(self) -> Steps[None]:
         tags = self._tags
@@ -184,44 +178,21 @@ class SegmentParser(IncrementalParser):
             self._has_content = True
             self._emit(Content(text))
 
-    def _rest(self, markers: Markers) -> str:
-        """Reads what is left at the end of the output, without half a marker where it was cut."""
-        rest = self._text[self._at :]
-        if self._is_cut:
-            end = markers.partial_from(rest, 0)
-            if end < len(rest):
-                rest = rest[:end].rstrip()
-        self._at = len(self._text)
-        return rest
-
     def _begin_call(self) -> None:
         """One more call begins here, without a marker of its own."""
         self._call_begin = self._at
         self._call_scan = 0
 
-    def _start_call(self, name: str) -> None:
-        """Tells of a call.
-
-        Raises:
-            NoCallError: no tool has the name.
-        """
-        if name not in self._tools:
-            raise NoCallError
-        self._is_told = self._is_parallel or not self._calls
-        if self._is_told:
-            self._emit(ToolCallStarted(self._calls, name))
-        self._calls += 1
-
-    def _say_arguments(self, text: str) -> None:
-        if text and self._is_told:
-            self._emit(ToolCallArguments(self._calls - 1, text))
+    def _close(self) -> Steps[None]:
+        """Reads the end of a call, or of calls, where it comes."""
+        if self._call_endings:
+            yield from self._past_space()
+            yield from self._accept(*self._call_endings)
 
     def _leave_call(self) -> Steps[None]:
         """Reads what a broken call leaves, and the call's end."""
-        while True:
-            found = self._call_endings.search(self._text, self._at)
-            if found:
-                self._at = found.end()
-                return
-            self._at = self._call_endings.partial_from(self._text, self._at)
+        endings = Markers(self._call_endings)
+        while not (found := endings.search(self._text, self._at)):
+            self._at = endings.partial_from(self._text, self._at)
             yield from self._more()
+        self._at = found.end()
