@@ -30,7 +30,7 @@ def unsupported(client: EngineClient) -> frozenset[str]:
     if client.engine.name == "scripted":
         return frozenset({"bad_words", "best_of", "constraint", "prompt_top_logprobs"})
     is_serial = client.engine.models[0].execution == "serial"
-    return frozenset({"constraint", "prompt_top_logprobs"} if is_serial else {"constraint"})
+    return frozenset({"prompt_top_logprobs"} if is_serial else ())
 
 
 _ASKING: dict[str, Any] = {"bad_words": ("word",), "best_of": 2, "prompt_top_logprobs": 1}

@@ -15,9 +15,9 @@ from services.mesh.errors import (
 )
 from services.worker.engines.base import (
     ChatPrompt,
-    Constraint,
     Prompt,
 )
+from services.worker.engines.forms import Regex
 from tests.contract.conftest import MAX_RUNNING, MAX_WAITING
 from tests.contract.engine_client import EngineClient
 from tests.contract.engine_requests import refuses, unsupported
@@ -62,7 +62,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("constraint", Constraint("regex", "a+")),
+            ("constraint", Regex("[ab]+")),
             ("prompt_top_logprobs", 1),
             ("best_of", 3),
             ("bad_words", ["a"]),

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from services.mesh.errors import InvalidRequestError
-from services.worker.engines.base import Constraint
-from services.worker.engines.constraints import TokenConstraint, Vocabulary, Words
+from services.worker.engines import forms
+from services.worker.engines.constraints import (
+    BatchWords,
+    CompilerCounters,
+    TokenConstraint,
+    Vocabulary,
+    Words,
+    fill_each,
+)
 
 
 class OneOf:
@@ -15,6 +22,10 @@ class OneOf:
     def __init__(self, sequences: Iterable[Sequence[int]], end_id: int) -> None:
         self._sequences = [(*sequence, end_id) for sequence in sequences]
         self._output: tuple[int, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        return any(self._output == sequence for sequence in self._sequences)
 
     def fill_allowed(self, words: Words) -> None:
         words[:] = 0
@@ -32,23 +43,34 @@ class OneOf:
 
 
 class ChoicesCompiler:
-    """Compiles constraints of the form "choices"."""
+    """Compiles a choice of literals, token by token as they are encoded."""
 
     def __init__(self, encode: Callable[[str], Sequence[int]], end_id: int) -> None:
         self._encode = encode
         self._end_id = end_id
 
-    def compile(self, constraint: Constraint) -> TokenConstraint:
-        if constraint.form != "choices":
-            raise InvalidRequestError("only choices are known", field="sampling.constraint")
-        return OneOf(map(self._encode, constraint.choices), self._end_id)
+    def compile(self, form: forms.Form) -> TokenConstraint:
+        match form:
+            case forms.OneOf(parts):
+                texts = [each.text for each in parts if isinstance(each, forms.Literal)]
+                return OneOf(map(self._encode, texts), self._end_id)
+        raise InvalidRequestError("only choices are known", field="sampling.constraint")
+
+    def is_compiled(self, form: forms.Form) -> bool:
+        return False
+
+    def fill(self, constraints: Sequence[TokenConstraint], words: BatchWords) -> None:
+        fill_each(constraints, words)
+
+    def counters(self) -> CompilerCounters:
+        return CompilerCounters()
 
 
 def choices_compiler(vocabulary: Vocabulary) -> ChoicesCompiler:
-    """As an engine's settings name it."""
+    """As an engine's settings name it. Spells in single bytes."""
+    ids = {piece: token_id for token_id, piece in enumerate(vocabulary.token_bytes)}
 
     def encode(text: str) -> Sequence[int]:
-        ids: list[int] = vocabulary.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return [ids[bytes((each,))] for each in text.encode()]
 
     return ChoicesCompiler(encode, min(vocabulary.end_ids))

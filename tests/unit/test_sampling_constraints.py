@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from services.mesh.errors import InvalidRequestError, StartError, UnsupportedError
 from services.worker.engines.bad_words import BadWords, bad_words
-from services.worker.engines.base import Constraint, FinishReason, OutputSoFar, Sampling
+from services.worker.engines.base import FinishReason, OutputSoFar, Sampling
 from services.worker.engines.constraints import Vocabulary, load_compiler
 from services.worker.engines.detokenizer import ByteDetokenizer
+from services.worker.engines.forms import Literal, Regex
+from services.worker.engines.forms import OneOf as OneOfForms
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
 from services.worker.engines.transformers.sampling.pending import Sampled
@@ -121,23 +123,24 @@ class TestConstraints:
     async def test_an_engine_with_a_compiler_keeps_to_the_form_also_after_a_cut(self) -> None:
         settings = engine_settings(constraint_compiler="tests.fakes.constraints:choices_compiler")
         async with running(TransformersEngine(settings)) as client:
-            form = Constraint("choices", choices=("Grüße aus München", "Numbers: 0 1 2"))
+            choices = ("Grüße aus München", "Numbers: 0 1 2")
+            form = OneOfForms(tuple(map(Literal, choices)))
             whole = await client.run(constraint=form, seed=4)
-            assert whole.text in form.choices
+            assert whole.text in choices
             assert whole.finished.reason is FinishReason.STOP
             beside = await client.run(seed=4, max_tokens=5)
             so_far = OutputSoFar(tuple(whole.token_ids[:3]), 4, 0)
             rest = await client.run(constraint=form, seed=4, own={"output_so_far": {0: so_far}})
             assert whole.token_ids[:3] + rest.token_ids == whole.token_ids
             assert rest.text == whole.text
-            assert beside.text not in form.choices
+            assert beside.text not in choices
             with pytest.raises(InvalidRequestError):
-                await client.submit(constraint=Constraint("regex", "a+"))
+                await client.submit(constraint=Regex("a+"))
 
     async def test_an_engine_without_a_compiler_refuses(self) -> None:
-        async with running(TransformersEngine(engine_settings())) as client:
+        async with running(TransformersEngine(engine_settings(constraint_compiler=None))) as client:
             with pytest.raises(UnsupportedError) as refused:
-                await client.submit(constraint=Constraint("regex", "a+"))
+                await client.submit(constraint=Regex("a+"))
             assert refused.value.field == "sampling.constraint"
 
     @pytest.mark.parametrize(
@@ -151,5 +154,5 @@ class TestConstraints:
     )
     def test_a_compiler_that_is_not_there_stops_the_start(self, name: str, told: str) -> None:
         with pytest.raises(StartError, match="constraint_compiler") as stopped:
-            load_compiler(name, Vocabulary(None, 8, frozenset({0})))
+            load_compiler(name, Vocabulary([b"a"] * 8, frozenset(), frozenset({0})))
         assert told in str(stopped.value)

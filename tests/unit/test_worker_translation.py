@@ -18,7 +18,6 @@ from services.mesh.status import from_status
 from services.worker.engines.base import (
     ChatPrompt,
     Chunk,
-    Constraint,
     EngineRequest,
     Failed,
     Finished,
@@ -29,6 +28,7 @@ from services.worker.engines.base import (
     Timing,
     TokenLogprob,
 )
+from services.worker.engines.forms import Form, Grammar, Json, Literal, OneOf, Regex
 from services.worker.translation.events import write_event
 from services.worker.translation.requests import engine_request, sampling_fields
 from tokenmesh.mesh.v1 import generation_pb2
@@ -108,16 +108,15 @@ def test_engines_know_every_sampling_field_by_its_name_in_the_proto() -> None:
 @pytest.mark.parametrize(
     ("constraint", "translated"),
     [
-        ({"json_object": {}}, Constraint("json_object")),
-        ({"json_schema": {"name": "n", "schema": "{}"}}, Constraint("json_schema", "{}")),
-        ({"regex": "a+"}, Constraint("regex", "a+")),
-        ({"grammar": "root ::= x"}, Constraint("grammar", "root ::= x")),
-        ({"choices": {"values": ["a", "b"]}}, Constraint("choices", choices=("a", "b"))),
+        ({"json_object": {}}, Json('{"type": "object"}')),
+        ({"json_schema": {"name": "n", "schema": "{}"}}, Json("{}", strict=False)),
+        ({"json_schema": {"schema": "{}", "strict": True}}, Json("{}", strict=True)),
+        ({"regex": "a+"}, Regex("a+")),
+        ({"grammar": "root ::= x"}, Grammar("root ::= x")),
+        ({"choices": {"values": ["a", "b"]}}, OneOf((Literal("a"), Literal("b")))),
     ],
 )
-def test_a_constraint_becomes_a_plain_one(
-    constraint: dict[str, Any], translated: Constraint
-) -> None:
+def test_a_constraint_becomes_a_form(constraint: dict[str, Any], translated: Form) -> None:
     sampling = json_format.ParseDict(
         {"constraint": constraint}, generation_pb2.SamplingParameters()
     )

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from services.mesh.errors import MeshError
+from services.worker.engines.forms import Form
 
 if TYPE_CHECKING:
     from services.worker.chat_formats.base import ChatFormat
@@ -25,19 +26,6 @@ class FinishReason(Enum):
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
     ABORTED = "aborted"
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """The form that an output must have, by the names of tokenmesh.mesh.v1.Constraint.
-
-    `form` is "json_object", "json_schema", "regex", "choices" or "grammar"; `text` is the schema,
-    the expression or the grammar, and `choices` are the strings to choose from.
-    """
-
-    form: str
-    text: str = ""
-    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Sampling:
     best_of: int | None = None
     top_logprobs: int | None = None
     prompt_top_logprobs: int | None = None
-    constraint: Constraint | None = None
+    constraint: Form | None = None
     stream_interval_tokens: int = 1
 
     @property

@@ -11,6 +11,7 @@ from services.worker.chat_formats.names import AUTO, check_name
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "npu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+DEFAULT_COMPILER = "services.worker.engines.guidance.compiler:make_compiler"
 QUANTIZATIONS = ("none", "int8", "8bit", "4bit")
 
 _GPU = re.compile(r"\d+|(GPU|MIG)-[\w/.-]+")
@@ -127,10 +128,10 @@ class EngineSettings:
     """CPU threads that compute. Default: all cores, or what a container may use of them. Fewer
     leave room for others on the machine; for models of a few million parameters 1 is as fast."""
 
-    constraint_compiler: str | None = None
+    constraint_compiler: str | None = DEFAULT_COMPILER
     """What makes outputs take a form, such as that of a JSON schema, as "module:function": see
-    services.worker.engines.constraints.load_compiler. Default: nothing, and requests that ask for a
-    form are refused."""
+    services.worker.engines.constraints.load_compiler. None: requests that ask for a form are
+    refused."""
 
     chat_template_path: Path | None = None
     """A file with a Jinja chat template that replaces the checkpoint's own."""

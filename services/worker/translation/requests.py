@@ -6,7 +6,16 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 from services.mesh.errors import DeadlineError, InvalidRequestError
-from services.worker.engines.base import Constraint, EngineRequest, OutputSoFar, Prompt
+from services.worker.engines.base import EngineRequest, OutputSoFar, Prompt
+from services.worker.engines.forms import (
+    CONSTRAINT_FIELD,
+    Form,
+    Grammar,
+    Json,
+    Literal,
+    OneOf,
+    Regex,
+)
 from services.worker.translation.prompts import chat_prompt
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
@@ -79,7 +88,7 @@ def sampling_fields(sampling: generation_pb2.SamplingParameters) -> dict[str, An
         if descriptor.name == "logit_bias":
             fields[descriptor.name] = dict(value)
         elif descriptor.name == "constraint":
-            fields[descriptor.name] = _constraint(value)
+            fields[descriptor.name] = _form(value)
         elif descriptor.is_repeated:
             fields[descriptor.name] = tuple(value)
         else:
@@ -87,15 +96,20 @@ def sampling_fields(sampling: generation_pb2.SamplingParameters) -> dict[str, An
     return fields
 
 
-def _constraint(constraint: generation_pb2.Constraint) -> Constraint:
-    form = constraint.WhichOneof("form")
-    if form is None:
-        raise InvalidRequestError("the constraint names no form", field="sampling.constraint")
-    if form == "choices":
-        return Constraint(form, choices=tuple(constraint.choices.values))
-    if form == "json_schema":
-        return Constraint(form, constraint.json_schema.schema)
-    return Constraint(form, "" if form == "json_object" else getattr(constraint, form))
+def _form(constraint: generation_pb2.Constraint) -> Form:
+    match constraint.WhichOneof("form"):
+        case "json_object":
+            return Json()
+        case "json_schema":
+            schema = constraint.json_schema
+            return Json(schema.schema, strict=schema.strict)
+        case "regex":
+            return Regex(constraint.regex)
+        case "choices":
+            return OneOf(tuple(map(Literal, constraint.choices.values)))
+        case "grammar":
+            return Grammar(constraint.grammar)
+    raise InvalidRequestError("the constraint names no form", field=CONSTRAINT_FIELD)
 
 
 def _required_model(model: str) -> str:

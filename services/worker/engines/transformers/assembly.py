@@ -11,7 +11,7 @@ import structlog
 import torch
 
 from services.worker.engines.base import EngineCapacity, ModelDescription, SequenceEvent
-from services.worker.engines.constraints import Vocabulary, load_compiler
+from services.worker.engines.constraints import ConstraintCompiler, fill_each, load_compiler
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers.admission import Admission
 from services.worker.engines.transformers.checkpoint.device import default_threads
@@ -26,6 +26,7 @@ from services.worker.engines.transformers.scheduling.scheduler import Scheduler
 from services.worker.engines.transformers.step_loop import StepLoop
 from services.worker.engines.transformers.text.prompts import PromptReader, chat_format_of
 from services.worker.engines.transformers.text.token_texts import TokenTexts
+from services.worker.engines.transformers.text.vocabulary import vocabulary_of
 
 log = structlog.get_logger()
 
@@ -40,6 +41,7 @@ class Assembly:
     prompts: PromptReader
     texts: TokenTexts
     step_loop: StepLoop
+    compiler: ConstraintCompiler | None
 
 
 def assemble(
@@ -69,7 +71,7 @@ def assemble(
         vocabulary_size=loaded.vocabulary_size,
         chat_format=chat_format_of(checkpoint.tokenizer, settings.chat_format),
     )
-    vocabulary = Vocabulary(checkpoint.tokenizer, loaded.vocabulary_size, checkpoint.end_ids)
+    compiler = _compiler(settings, checkpoint, texts, loaded.vocabulary_size)
     admission = Admission(
         prompts,
         texts,
@@ -77,7 +79,7 @@ def assemble(
         end_ids=checkpoint.end_ids,
         vocabulary_size=loaded.vocabulary_size,
         context_length_tokens=plan.context_length_tokens,
-        compiler=load_compiler(settings.constraint_compiler, vocabulary),
+        compiler=compiler,
         can_score_prompts=loaded.execution != "serial",
     )
     step_loop = StepLoop(
@@ -90,7 +92,9 @@ def assemble(
             cache_root=root_hash(checkpoint.revision, checkpoint.quantization),
         ),
         runner=loaded.runner,
-        sampler=Sampler(loaded.vocabulary_size, checkpoint.device),
+        sampler=Sampler(
+            loaded.vocabulary_size, checkpoint.device, compiler.fill if compiler else fill_each
+        ),
         texts=texts,
         device=checkpoint.device,
         publish=publish,
@@ -98,7 +102,7 @@ def assemble(
         overlaps=checkpoint.device.type != "cpu",
     )
     _spare_the_collector()
-    description = _describe(checkpoint, settings, loaded, prompts)
+    description = _describe(checkpoint, settings, loaded, prompts, compiler)
     log.info(
         "model loaded",
         model=description.name,
@@ -117,7 +121,22 @@ def assemble(
         prompts,
         texts,
         step_loop,
+        compiler,
     )
+
+
+def _compiler(
+    settings: EngineSettings, checkpoint: Checkpoint, texts: TokenTexts, vocabulary_size: int
+) -> ConstraintCompiler | None:
+    if settings.constraint_compiler is None:
+        return None
+    vocabulary = vocabulary_of(
+        checkpoint.tokenizer, texts, size=vocabulary_size, end_ids=checkpoint.end_ids
+    )
+    if vocabulary is None:
+        log.warning("outputs cannot be held to a form: no bytes stand for this tokenizer's tokens")
+        return None
+    return load_compiler(settings.constraint_compiler, vocabulary)
 
 
 def _spare_the_collector() -> None:
@@ -131,10 +150,16 @@ def _spare_the_collector() -> None:
 
 
 def _describe(
-    checkpoint: Checkpoint, settings: EngineSettings, loaded: LoadedModel, prompts: PromptReader
+    checkpoint: Checkpoint,
+    settings: EngineSettings,
+    loaded: LoadedModel,
+    prompts: PromptReader,
+    compiler: ConstraintCompiler | None,
 ) -> ModelDescription:
     names = settings.model_names or (checkpoint.name,)
     capabilities = {"COMPLETE", "RESUME"} | ({"CHAT"} if prompts.can_chat else set())
+    if compiler is not None:
+        capabilities.add("CONSTRAINED_DECODING")
     return ModelDescription(
         name=names[0],
         aliases=names[1:],

@@ -36,6 +36,7 @@ from services.worker.engines.base import (
 )
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import commands
+from services.worker.engines.transformers.compiling import Compiling
 from services.worker.engines.transformers.outbox import Outbox
 from services.worker.engines.transformers.scheduling.places import Places
 from services.worker.engines.transformers.threads import bound_spinning
@@ -64,6 +65,7 @@ class TransformersEngine:
         self._settings = settings
         self._commands: commands.Commands = queue.SimpleQueue()
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prompts")
+        self._compiling = Compiling()
         self._step = 0
         self._is_serving = False
         self._loop: asyncio.AbstractEventLoop
@@ -125,9 +127,10 @@ class TransformersEngine:
             self._outbox.close()
             self._thread = None
         self._reading.shutdown(wait=False, cancel_futures=True)
+        self._compiling.close()
 
     async def submit(self, request: EngineRequest) -> None:
-        """Reads the prompt in a thread, then queues the request."""
+        """Compiles the output's form and reads the prompt in threads, then queues the request."""
         self._require_serving()
         self._require_model(request.model)
         arrived_s = time.monotonic()
@@ -137,6 +140,7 @@ class TransformersEngine:
         self._places.take(request.key, choices, hidden=max(0, draws - choices))
         try:
             admission = self._loaded.admission
+            await self._compile(request)
             sequences = await self._read(lambda: admission.sequences(request, arrived_s))
             _require_time(request, time.monotonic())
             self._require_serving()
@@ -237,6 +241,13 @@ class TransformersEngine:
     async def _read(self, work: Callable[[], T]) -> T:
         """Runs what tokenizes or renders in the thread for it."""
         return await self._loop.run_in_executor(self._reading, work)
+
+    async def _compile(self, request: EngineRequest) -> None:
+        """Has the form of the output compiled, so that reading the request does not wait for it."""
+        compiler = self._loaded.compiler
+        form = request.sampling_fields.get("constraint")
+        if compiler is not None and form is not None:
+            await self._compiling.compile(compiler, form)
 
     def _require_serving(self) -> None:
         if not self._is_serving:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from services.mesh.errors import InternalError, InvalidRequestError, MeshError
+from services.worker.engines.forms import CONSTRAINT_FIELD
 from services.worker.engines.transformers.sampling.drawing import draw_from_all
 from services.worker.engines.transformers.sampling.logprobs import Scores
 from services.worker.engines.transformers.sampling.plan import SamplingPlan
@@ -127,9 +128,15 @@ def _outcomes(
 
 def _error(row: Sequence, code: int) -> MeshError:
     output = row.output
-    if code == _NO_TOKEN and (output.bad_words is not None or output.constraint is not None):
+    if code == _NO_TOKEN and output.constraint is not None:
         return InvalidRequestError(
-            "min_tokens, bad_words and constraint together leave no token that may come next",
+            "no token may come next: bad_words and stop tokens forbid all that the form of the "
+            "output allows here, or the form is too complex to be followed",
+            field=CONSTRAINT_FIELD,
+        )
+    if code == _NO_TOKEN and output.bad_words is not None:
+        return InvalidRequestError(
+            "min_tokens and bad_words together leave no token that may come next",
             field="sampling",
         )
     return no_number()

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from services.worker.engines.base import Sampling
-from services.worker.engines.constraints import TokenConstraint
 from services.worker.engines.randomness import stream, uniforms
 from services.worker.engines.transformers.sampling.drawing import Filters
 from services.worker.engines.transformers.sampling.penalties import Penalties, is_penalised
 from services.worker.engines.transformers.sampling.token_counts import TokenCounts
 from services.worker.engines.transformers.scheduling.sequence import Sequence
+from services.worker.engines.transformers.text.output import Output
 from services.worker.engines.transformers.transfer import to_device
 
 _ALL = 2**31 - 1
@@ -35,7 +35,7 @@ class Constrained(NamedTuple):
     """A row whose output must have a form."""
 
     row: int
-    constraint: TokenConstraint
+    output: Output
 
 
 class SamplingPlan:
@@ -62,7 +62,7 @@ class SamplingPlan:
         ]
         """Rows in which what is forbidden changes from step to step."""
         self.constrained = [
-            Constrained(at, row.output.constraint)
+            Constrained(at, row.output)
             for at, row in enumerate(rows)
             if row.output.constraint is not None
         ]

@@ -12,13 +12,14 @@ from collections.abc import Sequence as Rows
 import torch
 
 from services.mesh.errors import MeshError
+from services.worker.engines.constraints import fill_each
 from services.worker.engines.transformers.sampling.blocks import block_maxima, likeliest
 from services.worker.engines.transformers.sampling.drawing import (
     draw,
     draw_filtered,
 )
 from services.worker.engines.transformers.sampling.logprobs import scores
-from services.worker.engines.transformers.sampling.masks import constrain, forbid
+from services.worker.engines.transformers.sampling.masks import Fill, constrain, forbid
 from services.worker.engines.transformers.sampling.pending import (
     Choice,
     PendingTokens,
@@ -36,9 +37,16 @@ _SCORED_ROWS = 32
 
 
 class Sampler:
-    """Samples from logits `[rows, vocabulary]`. For one thread."""
+    """Samples from logits `[rows, vocabulary]`. For one thread.
 
-    def __init__(self, vocabulary_size: int, device: torch.device) -> None:
+    Args:
+        vocabulary_size: logits of a row that stand for tokens.
+        device: where the logits are.
+        fill: has constraints tell what may come next.
+    """
+
+    def __init__(self, vocabulary_size: int, device: torch.device, fill: Fill = fill_each) -> None:
+        self._fill = fill
         self._device = device
         self._vocabulary_size = vocabulary_size
         self._counts: dict[Sequence, TokenCounts] = {}
@@ -107,7 +115,8 @@ class Sampler:
             constrain(
                 logits,
                 [each.row for each in plan.constrained],
-                [each.constraint for each in plan.constrained],
+                [each.output for each in plan.constrained],
+                self._fill,
             )
 
     def _draw(

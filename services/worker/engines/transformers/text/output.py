@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from services.worker.engines.bad_words import BadWords
 from services.worker.engines.base import FinishReason, Sampling
-from services.worker.engines.constraints import TokenConstraint
+from services.worker.engines.constraints import TokenConstraint, Words
 from services.worker.engines.detokenizer import Detokenizer
 from services.worker.engines.stop_strings import StopStrings
 
@@ -19,6 +21,8 @@ class Ending:
     reason: FinishReason
     stop_string: str | None = None
     stop_token_id: int | None = None
+    is_in_text: bool = False
+    """Whether the last token is text, although the output stops there."""
 
 
 class Output:
@@ -50,7 +54,9 @@ class Output:
         self._stop_strings = StopStrings(sampling.stop, include=sampling.include_stop_string)
         self._max_tokens = max_tokens
         self._min_tokens = sampling.min_tokens
+        self._model_end_ids = end_ids
         self._end_ids = frozenset() if sampling.ignore_eos else end_ids
+        self._ignores_end = sampling.ignore_eos
         self._stop_ids = sampling.stop_token_ids
         self._include_stop = sampling.include_stop_string
         self.may_end_in_text = bool(sampling.stop)
@@ -64,10 +70,22 @@ class Output:
     def forbidden_next(self) -> Iterator[int]:
         """Tokens that may not come next, beside the bad words of one token; some perhaps twice."""
         if self.must_go_on:
-            yield from self._end_ids
+            if self.constraint is None:
+                yield from self._end_ids
             yield from self._stop_ids
         if self.bad_words is not None:
             yield from self.bad_words.next_after(self.token_ids)
+
+    def spare_end(self, words: Words) -> None:
+        """Takes the end out of what the form allows next, where the output is to go on and can."""
+        if not (self.must_go_on or self._ignores_end):
+            return
+        before = words.copy()
+        bits = words.view(np.uint32)
+        for end_id in self._model_end_ids:
+            bits[end_id // 32] &= ~np.uint32(1 << end_id % 32)
+        if not words.any():
+            words[:] = before
 
     def take(self, token_id: int) -> tuple[str, Ending | None]:
         """Adds a token. Returns the text that it releases, and why it ends the output, if so."""
@@ -82,6 +100,8 @@ class Output:
         is_end = token_id in self._end_ids
         if count >= self._min_tokens and (is_end or token_id in self._stop_ids):
             return Ending(FinishReason.STOP, stop_token_id=None if is_end else token_id)
+        if self.constraint is not None and self.constraint.is_complete:
+            return Ending(FinishReason.STOP, is_in_text=token_id not in self._model_end_ids)
         return Ending(FinishReason.LENGTH) if count >= self._max_tokens else None
 
     def tell(self, token_id: int, ending: Ending | None) -> tuple[str, Ending | None]:
@@ -91,7 +111,7 @@ class Output:
             token_id: that token. Each is told of once, before the next is added.
             ending: what `add` said. A stop string may end the output all the same.
         """
-        if ending is not None and ending.reason is FinishReason.STOP:
+        if ending is not None and ending.reason is FinishReason.STOP and not ending.is_in_text:
             return self._text_at_stop(token_id, ending), ending
         may_end = len(self.token_ids) >= self._min_tokens
         text, stop_string = self._stop_strings.feed(self._text.feed((token_id,)), may_end=may_end)

@@ -33,19 +33,21 @@ class TokenTexts:
             if decoders == {"ByteLevel"}
             else None
         )
-        self._tokens_are_bytes = bool(decoders) and (
+        self.tokens_are_bytes = bool(decoders) and (
             decoders == {"ByteLevel"} or decoders <= _SENTENCEPIECE_DECODERS
         )
+        """Whether each token stands for certain bytes, whatever stands around it."""
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._added = frozenset(added)
         # Not all special tokens have a part that the tokenizer knows by name.
-        self._special = frozenset(tokenizer.all_special_ids).union(
+        self.special_ids = frozenset(tokenizer.all_special_ids).union(
             token_id for token_id, token in added.items() if token.special
         )
+        """Tokens that are no text."""
         self._special_texts = {
-            str(added[token_id]): token_id for token_id in self._special if token_id in added
+            str(added[token_id]): token_id for token_id in self.special_ids if token_id in added
         }
-        self.bytes_of = lru_cache(maxsize=_CACHED_TOKENS)(self._bytes_of)
+        self.bytes_of = lru_cache(maxsize=_CACHED_TOKENS)(self.exact_bytes)
 
     def detokenizer(
         self,
@@ -59,7 +61,7 @@ class TokenTexts:
         Where special tokens are left out, those whose texts are `visible_markers` are not.
         """
         hidden = self._hidden(visible_markers) if skip_special_tokens else frozenset()
-        if not self._tokens_are_bytes:
+        if not self.tokens_are_bytes:
             return WindowDetokenizer(self._decode_without(hidden), prompt_ids)
         if not hidden:
             return ByteDetokenizer(self.bytes_of, prompt_ids)
@@ -70,14 +72,14 @@ class TokenTexts:
 
     def _hidden(self, visible_markers: frozenset[str]) -> frozenset[int]:
         if not visible_markers:
-            return self._special
+            return self.special_ids
         special_texts = self._special_texts
-        return self._special.difference(
+        return self.special_ids.difference(
             special_texts[text] for text in visible_markers if text in special_texts
         )
 
     def _decode_without(self, hidden: frozenset[int]) -> Decode:
-        if hidden == self._special:
+        if hidden == self.special_ids:
             return self.decode
         if not hidden:
             return self.decode_all
@@ -109,12 +111,12 @@ class TokenTexts:
         """A token's own text. Half a character shows as U+FFFD."""
         return self.bytes_of(token_id).decode(errors="replace")
 
-    def _bytes_of(self, token_id: int) -> bytes:
+    def exact_bytes(self, token_id: int) -> bytes:
         """The exact bytes that a token stands for."""
         token = self._tokenizer.convert_ids_to_tokens(token_id)
         if token is None:
             return b""
-        if token_id in self._special or token_id in self._added:
+        if token_id in self.special_ids or token_id in self._added:
             return str(token).encode()
         if self._bytes_of_letter is not None:
             return b"".join(_letter_bytes(letter, self._bytes_of_letter) for letter in token)

@@ -1,0 +1,1 @@
+"""Constrained decoding by llguidance: forms become grammars, grammars say what may come next."""
