@@ -17,6 +17,7 @@ from services.gateway.api.completion_service import CompletionServicer
 from services.gateway.api.embedding_service import EmbeddingServicer
 from services.gateway.api.forwarding import Forwarding
 from services.gateway.api.model_service import ModelServicer
+from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery import health
 from services.gateway.discovery.directory import Directory
 from services.gateway.discovery.watching import ControllerWatch
@@ -216,7 +217,7 @@ def _add_services(
         metrics=mesh.metrics,
         random=random,
     )
-    forwarding = Forwarding(dispatch, admission, max_attempts=settings.max_attempts)
+    tokenizing = Tokenizing(Forwarding(dispatch, admission, max_attempts=settings.max_attempts))
     conversations = Admission(settings.max_conversations, "conversations")
     chat_pb2_grpc.add_ChatServiceServicer_to_server(
         ChatServicer(relay, conversations, gate), server.grpc
@@ -228,6 +229,6 @@ def _add_services(
         EmbeddingServicer(mesh.directory), server.grpc
     )
     model_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelServicer(mesh.directory, forwarding), server.grpc
+        ModelServicer(mesh.directory, tokenizing), server.grpc
     )
-    return (*SERVICE_NAMES, *add_openai_services(server.grpc, relay, mesh.directory))
+    return (*SERVICE_NAMES, *add_openai_services(server.grpc, relay, mesh.directory, tokenizing))

@@ -13,7 +13,6 @@ import yaml
 from services.cli.up import envoy
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.services import add_openai_services
-from services.gateway.relay.relay import Relay
 
 SETTINGS = envoy.EnvoySettings(
     listen_host="127.0.0.1",
@@ -77,8 +76,9 @@ def run_entrypoint(variables: dict[str, str], *arguments: str) -> subprocess.Com
 
 
 async def test_envoy_transcodes_what_gateways_serve() -> None:
-    relay: Any = Relay.__new__(Relay)
-    served = add_openai_services(grpc.aio.server(), relay, Directory(clock_s=lambda: 0.0))
+    unused: Any = object()
+    directory = Directory(clock_s=lambda: 0.0)
+    served = add_openai_services(grpc.aio.server(), unused, directory, unused)
     configuration: Any = yaml.safe_load(envoy.configuration(SETTINGS))
     transcoded = [
         set(found["services"])

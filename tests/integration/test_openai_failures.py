@@ -92,7 +92,7 @@ async def channel(relay: ScriptedRelay) -> AsyncIterator[grpc.aio.Channel]:
     directory = Directory(clock_s=lambda: 0.0)
     worker = Worker("w", "i", "127.0.0.1:1", (Model("m"),))
     directory.apply_snapshot("controller", [worker], is_complete=True)
-    await server.start(add_openai_services(server.grpc, stand_in, directory))
+    await server.start(add_openai_services(server.grpc, stand_in, directory, stand_in))
     async with grpc.aio.insecure_channel(server.address) as opened:
         yield opened
     await server.stop(0)

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import json_format
 
 from services.gateway.openai.error_shape import for_http, openai_error, status_with
-from services.gateway.openai.spelling import COMPLETION_SPELLING, MODEL_SPELLING, chat_spelling
+from services.gateway.openai.spelling import MODEL_SPELLING, chat_spelling, completion_spelling
 from services.mesh import errors
 from tokenmesh.openai.v1 import error_pb2
 
@@ -92,9 +92,9 @@ def test_fields_are_called_as_the_client_called_them(path: str, shown: str) -> N
 def test_the_spelling_depends_on_the_call() -> None:
     modern = chat_spelling(uses_max_completion_tokens=True)
     assert modern.field("sampling.max_tokens") == "max_completion_tokens"
-    assert COMPLETION_SPELLING.field("sampling.top_logprobs") == "logprobs"
-    assert COMPLETION_SPELLING.field("token_ids.values") == "prompt"
-    assert COMPLETION_SPELLING.field("prompt.token_ids") == "prompt"
+    assert completion_spelling().field("sampling.top_logprobs") == "logprobs"
+    assert completion_spelling().field("token_ids.values") == "prompt"
+    assert completion_spelling().field("prompt.token_ids") == "prompt"
     assert MODEL_SPELLING.field("model") == "model"
 
 
@@ -109,3 +109,32 @@ def test_a_stream_that_fails_ends_with_one_event() -> None:
         b'data: {"error":{"message":"gone","type":"server_error","param":null,'
         b'"code":"worker_lost"}}\n\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("asked_by", "path", "shown"),
+    [
+        ("response_format", "sampling.constraint", "response_format"),
+        (
+            "response_format",
+            "sampling.constraint.json_schema.schema",
+            "response_format.json_schema.schema",
+        ),
+        ("guided_regex", "sampling.constraint", "guided_regex"),
+        ("guided_json", "sampling.constraint.json_schema.schema", "guided_json"),
+        ("structured_outputs.choice", "sampling.constraint.choices", "structured_outputs.choice"),
+    ],
+)
+def test_a_constraint_is_called_as_the_client_asked_for_it(
+    asked_by: str, path: str, shown: str
+) -> None:
+    for spelling in (chat_spelling(constraint=asked_by), completion_spelling(constraint=asked_by)):
+        assert spelling.field(path) == shown
+        assert spelling.words(f"{path} must not be empty") == f"{shown} must not be empty"
+
+
+def test_log_probabilities_of_the_prompt_are_called_as_the_client_asked_for_them() -> None:
+    path = "sampling.prompt_top_logprobs"
+    assert CHAT.field(path) == "prompt_logprobs"
+    assert completion_spelling().field(path) == "logprobs"
+    assert completion_spelling(uses_prompt_logprobs=True).field(path) == "prompt_logprobs"

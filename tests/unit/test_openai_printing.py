@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.gateway.discovery.fleet import Model
+from services.gateway.openai.answer_options import AnswerOptions
 from services.gateway.openai.chat.body import ChatBody
 from services.gateway.openai.chat.stream import ChatStream
 from services.gateway.openai.completions.printing import CompletionBody, CompletionStream
@@ -61,11 +62,11 @@ def events_of(stream: bytes) -> list[Any]:
 
 
 def test_a_chat_stream_byte_for_byte() -> None:
-    stream = ChatStream(ENVELOPE, include_usage=False)
+    stream = ChatStream(ENVELOPE, AnswerOptions())
     assert stream.print(0, [started()]) == b""
     assert stream.print(0, [text('Say "hé"\n')]).decode() == (
-        f'data: {HEAD}[{{"index":0,"delta":{{"role":"assistant","content":""}},"logprobs":null,'
-        '"finish_reason":null}]}\n\n'
+        f'data: {HEAD}[{{"index":0,"delta":{{"role":"assistant","content":"","refusal":null}},'
+        '"logprobs":null,"finish_reason":null}]}\n\n'
         f'data: {HEAD}[{{"index":0,"delta":{{"content":"Say \\"hé\\"\\n"}},"logprobs":null,'
         '"finish_reason":null}]}\n\n'
     )
@@ -77,7 +78,7 @@ def test_a_chat_stream_byte_for_byte() -> None:
 
 
 def test_usage_comes_last_and_is_null_before() -> None:
-    stream = ChatStream(ENVELOPE, include_usage=True)
+    stream = ChatStream(ENVELOPE, AnswerOptions(usage=True))
     printed = stream.print(0, [started(), text("a"), finished()]) + stream.end()
     *chunks, last = events_of(printed)
     assert [chunk["usage"] for chunk in chunks] == [None, None, None]
@@ -86,17 +87,22 @@ def test_usage_comes_last_and_is_null_before() -> None:
         "prompt_tokens": 5,
         "completion_tokens": 2,
         "total_tokens": 7,
-        "prompt_tokens_details": {"cached_tokens": 4},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 
 def test_each_choice_opens_with_its_role_and_prompt_tokens_count_once() -> None:
-    stream = ChatStream(ENVELOPE, include_usage=True)
+    stream = ChatStream(ENVELOPE, AnswerOptions(usage=True))
     events = [started(0), started(1), text("a", 1), text("b", 0), finished(1), finished(0)]
     *chunks, last = events_of(stream.print(0, events) + stream.end())
     deltas = [(chunk["choices"][0]["index"], chunk["choices"][0]["delta"]) for chunk in chunks]
-    role = {"role": "assistant", "content": ""}
+    role = {"role": "assistant", "content": "", "refusal": None}
     assert deltas == [
         *((1, role), (1, {"content": "a"}), (0, role), (0, {"content": "b"})),
         *((1, {}), (0, {})),
@@ -106,7 +112,7 @@ def test_each_choice_opens_with_its_role_and_prompt_tokens_count_once() -> None:
 
 
 def test_a_choice_without_text_still_has_a_role() -> None:
-    stream = ChatStream(ENVELOPE, include_usage=False)
+    stream = ChatStream(ENVELOPE, AnswerOptions())
     reason = generation_pb2.FINISH_REASON_LENGTH
     chunks = events_of(stream.print(0, [started(), finished(0, reason)]) + stream.end())
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
@@ -124,7 +130,7 @@ def test_tool_calls_and_reasoning() -> None:
         SequenceEvent(chunk=second),
         finished(0, generation_pb2.FINISH_REASON_TOOL_CALLS),
     ]
-    stream = ChatStream(ENVELOPE, include_usage=False)
+    stream = ChatStream(ENVELOPE, AnswerOptions())
     _, one, two, end = events_of(stream.print(0, events) + stream.end())
     assert one["choices"][0]["delta"] == {
         "reasoning_content": "hm",
@@ -142,12 +148,13 @@ def test_tool_calls_and_reasoning() -> None:
     }
     assert end["choices"][0]["finish_reason"] == "tool_calls"
 
-    body = ChatBody(ENVELOPE, with_logprobs=False)
+    body = ChatBody(ENVELOPE, AnswerOptions())
     body.collect(0, events)
     assert json.loads(body.print())["choices"][0]["message"] == {
         "role": "assistant",
         "content": None,
         "refusal": None,
+        "annotations": [],
         "reasoning_content": "hm",
         "tool_calls": [
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
@@ -172,38 +179,39 @@ def test_chat_logprobs() -> None:
         ],
         "refusal": None,
     }
-    stream = ChatStream(ENVELOPE, include_usage=False)
+    stream = ChatStream(ENVELOPE, AnswerOptions())
     chunks = events_of(stream.print(0, events) + stream.end())
     assert chunks[1]["choices"][0]["logprobs"] == expected
-    body = ChatBody(ENVELOPE, with_logprobs=True)
+    body = ChatBody(ENVELOPE, AnswerOptions(top_logprobs=2))
     body.collect(0, events)
     assert json.loads(body.print())["choices"][0]["logprobs"] == expected
 
 
 def test_a_token_without_text_still_has_its_logprob() -> None:
     chunk = Chunk(token_ids=[1], logprobs=[logprob("\ufffd", -0.5)])
-    stream = ChatStream(ENVELOPE, include_usage=False)
+    stream = ChatStream(ENVELOPE, AnswerOptions())
     events = events_of(stream.print(0, [SequenceEvent(chunk=chunk), finished()]) + stream.end())
     assert events[1]["choices"][0]["delta"] == {"content": ""}
     assert len(events[1]["choices"][0]["logprobs"]["content"]) == 1
 
 
 def test_a_chat_body_byte_for_byte() -> None:
-    body = ChatBody(ENVELOPE, with_logprobs=False)
+    body = ChatBody(ENVELOPE, AnswerOptions())
     body.collect(0, [started(), text("Hel")])
     body.collect(0, [text("lo"), finished()])
     assert body.print().decode() == (
         '{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"org/m",'
         f'"system_fingerprint":"{FINGERPRINT}","choices":[{{"index":0,"message":{{'
-        '"role":"assistant","content":"Hello","refusal":null},"logprobs":null,'
+        '"role":"assistant","content":"Hello","refusal":null,"annotations":[]},"logprobs":null,'
         '"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,'
-        '"total_tokens":7,"prompt_tokens_details":{"cached_tokens":4},'
-        '"completion_tokens_details":{"reasoning_tokens":0}}}'
+        '"total_tokens":7,"prompt_tokens_details":{"cached_tokens":4,"audio_tokens":0},'
+        '"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,'
+        '"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}'
     )
 
 
 def test_completion_choices_count_over_prompts() -> None:
-    body = CompletionBody(ENVELOPE, choices_per_prompt=2, with_logprobs=False)
+    body = CompletionBody(ENVELOPE, AnswerOptions(), choices_per_prompt=2)
     body.collect(1, [text("d", 1), text("c", 0), finished(0), finished(1)])
     body.collect(0, [text("a", 0), text("b", 1), finished(0), finished(1)])
     answer = json.loads(body.print())
@@ -217,7 +225,7 @@ def test_completion_choices_count_over_prompts() -> None:
 
 
 def test_a_completion_stream_byte_for_byte() -> None:
-    stream = CompletionStream(ENVELOPE, choices_per_prompt=1, include_usage=False)
+    stream = CompletionStream(ENVELOPE, AnswerOptions(top_logprobs=2), choices_per_prompt=1)
     head = HEAD.replace("chat.completion.chunk", "text_completion")
     printed = stream.print(1, [started(), text("a"), finished()]) + stream.end()
     assert printed.decode() == (
@@ -232,7 +240,7 @@ def test_completion_logprobs_have_offsets_over_the_whole_choice() -> None:
         Chunk(text="ab", token_ids=[1], logprobs=[logprob("ab", -1.0, ab=-1.0)]),
         Chunk(text="c", token_ids=[2], logprobs=[logprob("c", -2.0, c=-2.0)]),
     ]
-    stream = CompletionStream(ENVELOPE, choices_per_prompt=1, include_usage=False)
+    stream = CompletionStream(ENVELOPE, AnswerOptions(top_logprobs=2), choices_per_prompt=1)
     printed = [stream.print(0, [SequenceEvent(chunk=chunk)]) for chunk in chunks]
     first, second = (json.loads(each[6:])["choices"][0]["logprobs"] for each in printed)
     assert first == {
@@ -274,7 +282,7 @@ ECHOED = {
 
 
 def test_an_echo_with_log_probabilities_begins_with_null() -> None:
-    body = CompletionBody(ENVELOPE, with_logprobs=True)
+    body = CompletionBody(ENVELOPE, AnswerOptions(top_logprobs=2, echo=True))
     token = Chunk(text=" you", token_ids=[1], logprobs=[logprob(" you", -0.25, **{" you": -0.25})])
     events = [prompt_started(), text("Hello"), SequenceEvent(chunk=token), finished()]
     body.collect(0, events)
@@ -284,7 +292,7 @@ def test_an_echo_with_log_probabilities_begins_with_null() -> None:
 
 
 def test_a_streamed_echo_brings_the_prompts_log_probabilities_with_its_text() -> None:
-    stream = CompletionStream(ENVELOPE, choices_per_prompt=1, include_usage=False)
+    stream = CompletionStream(ENVELOPE, AnswerOptions(top_logprobs=2), choices_per_prompt=1)
     token = Chunk(text=" you", token_ids=[1], logprobs=[logprob(" you", -0.25, **{" you": -0.25})])
     events = [prompt_started(), text("Hello"), SequenceEvent(chunk=token), finished()]
     chunks = events_of(stream.print(0, events) + stream.end())
@@ -303,7 +311,7 @@ def test_offsets_count_what_the_echo_shows(first: str, offsets: list[int]) -> No
     told = [logprob(first, float("nan")), logprob(second, -1.0), logprob("!", -1.0)]
     start = SequenceEvent(started=Started(prompt_tokens=2, prompt_logprobs=told[:2]))
     token = Chunk(text="!", token_ids=[1], logprobs=told[2:])
-    body = CompletionBody(ENVELOPE, with_logprobs=True)
+    body = CompletionBody(ENVELOPE, AnswerOptions(top_logprobs=2, echo=True))
     body.collect(0, [start, text(echo), SequenceEvent(chunk=token), finished()])
     (choice,) = json.loads(body.print())["choices"]
     assert choice["logprobs"]["text_offset"] == offsets

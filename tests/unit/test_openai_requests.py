@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from services.gateway.openai.chat.request import read_chat_request
+from services.gateway.openai.answer_options import AnswerOptions
+from services.gateway.openai.chat.request import read_chat_options, read_chat_request
 from services.gateway.openai.completions.request import MAX_PROMPTS, read_completion_requests
 from services.mesh.errors import InvalidRequestError
 from tests.openai_json import request_of
@@ -216,10 +217,28 @@ def test_a_malformed_message_is_named(messages: list[Any], field: str) -> None:
         ({"logit_bias": {"5": "1"}}, "logit_bias.5"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": -2}, "top_logprobs"),
-        ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"modalities": ["text", "audio"]}, "modalities[1]"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
-        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"stream_interval": 0}, "stream_interval"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"logit_bias": [1]}, "logit_bias"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": ""}, "chat_template_kwargs"),
+        ({"documents": {}}, "documents"),
+        ({"documents": ["x"]}, "documents[0]"),
+        ({"verbosity": "loud"}, "verbosity"),
+        ({"safety_identifier": "x" * 129}, "safety_identifier"),
+        ({"prediction": {"type": "video"}}, "prediction.type"),
+        ({"add_special_tokens": True}, "add_special_tokens"),
+        ({"metadata": "x"}, "metadata"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": {"a": "x" * 513}}, "metadata.a"),
+        ({"metadata": {"x" * 65: "a"}}, "metadata"),
+        ({"metadata": {str(number): "a" for number in range(17)}}, "metadata"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice.type"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tool_choice": "never"}, "tool_choice"),
@@ -231,7 +250,23 @@ def test_a_malformed_message_is_named(messages: list[Any], field: str) -> None:
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
             "response_format.json_schema.schema",
         ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a name", "schema": {}},
+                }
+            },
+            "response_format.json_schema.name",
+        ),
         ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": "[" * 100_000}, "guided_json"),
+        ({"guided_json": '{"a": NaN}'}, "guided_json"),
+        ({"guided_json": '{"a": 1e999}'}, "guided_json"),
+        ({"guided_json": '{"a": "\\ud800"}'}, "guided_json"),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+        ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
         ({"guided_regex": "a", "guided_choice": ["a"]}, "guided_choice"),
     ],
 )
@@ -321,7 +356,7 @@ def test_every_kind_of_prompt(prompt: Any, expected: list[Any]) -> None:
         ({"best_of": 0}, "best_of"),
         ({"best_of": 3, "stream": True}, "best_of"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"stream_options": {}}, "stream_options"),
+        ({"add_special_tokens": False}, "add_special_tokens"),
     ],
 )
 def test_a_bad_completion_field_is_named(fields: dict[str, Any], field: str) -> None:
@@ -341,3 +376,175 @@ def test_log_probabilities_of_an_echo_are_those_of_the_prompt_too() -> None:
     (request,) = complete(logprobs=3, echo=True)
     assert request.echo
     assert (request.sampling.top_logprobs, request.sampling.prompt_top_logprobs) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("audio", {"voice": "ash", "format": "wav"}),
+        ("web_search_options", {}),
+        ("moderation", {"model": "omni-moderation-latest"}),
+        ("functions", [{"name": "f"}]),
+        ("function_call", "auto"),
+        ("use_beam_search", True),
+        ("length_penalty", 0.5),
+        ("spaces_between_special_tokens", False),
+        ("truncate_prompt_tokens", 5),
+        ("allowed_token_ids", [1]),
+        ("logprob_token_ids", [1]),
+        ("logits_processors", ["x"]),
+        ("thinking_token_budget", 0),
+        ("repetition_detection", {}),
+        ("cache_salt", "x"),
+        ("kv_transfer_params", {}),
+        ("vllm_xargs", {"a": 1}),
+        ("guided_whitespace_pattern", " "),
+    ],
+)
+def test_what_nothing_here_does_is_refused_by_name(field: str, value: object) -> None:
+    error = chat_error(**{field: value})
+    assert (error.field, error.reason) == (field, "UNSUPPORTED_PARAMETER")
+    assert f"'{field}'" in error.message
+    if field in CreateCompletionRequest.DESCRIPTOR.fields_by_name:
+        assert complete_error(**{field: value}).field == field
+
+
+def test_what_asks_for_nothing_is_taken() -> None:
+    asks_nothing = {
+        "use_beam_search": False,
+        "length_penalty": 1.0,
+        "spaces_between_special_tokens": True,
+        "functions": [],
+        "cache_salt": None,
+    }
+    assert chat(**asks_nothing) == chat()
+
+
+def test_what_has_no_effect_is_taken() -> None:
+    taken = {
+        "store": True,
+        "metadata": {str(number): "x" * 512 for number in range(16)},
+        "service_tier": "flex",
+        "prediction": {"type": "content", "content": "x"},
+        "prompt_cache_key": "k",
+        "prompt_cache_options": {"mode": "explicit"},
+        "prompt_cache_retention": "24h",
+        "verbosity": "high",
+        "modalities": ["text"],
+        "stream_options": None,
+    }
+    assert chat(**taken) == chat()
+
+
+def test_a_safety_identifier_stands_for_the_user() -> None:
+    assert chat(safety_identifier="s").user == "s"
+    assert chat(safety_identifier="s", user="u").user == "u"
+
+
+def test_a_lower_priority_goes_first_as_in_vllm() -> None:
+    assert chat(priority=-3).priority == 3
+    assert chat(priority=-(2**31)).priority == 2**31 - 1
+    assert complete(priority=2)[0].priority == -2
+
+
+@pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max"])
+def test_every_effort_of_reasoning_is_known(effort: str) -> None:
+    typed = chat(reasoning_effort=effort).prompt.reasoning_effort
+    assert mesh_chat_pb2.ReasoningEffort.Name(typed) == f"REASONING_EFFORT_{effort.upper()}"
+
+
+def test_documents_are_an_argument_of_the_chat_template() -> None:
+    documents = [{"title": "t", "text": "x"}]
+    arguments = chat(documents=documents).prompt.chat_template_arguments
+    assert json_format.MessageToDict(arguments) == {"documents": documents}
+    both = chat(documents=documents, chat_template_kwargs={"a": 1, "documents": []}).prompt
+    assert json_format.MessageToDict(both.chat_template_arguments) == {"a": 1.0, "documents": []}
+
+
+def function_tools(*names: str) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": name}} for name in names]
+
+
+def allowed_tools(mode: str, *names: str) -> dict[str, Any]:
+    return {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": mode, "tools": function_tools(*names)},
+    }
+
+
+def test_allowed_tools_are_those_that_the_model_is_told_of() -> None:
+    prompt = chat(
+        tools=function_tools("a", "b", "c"), tool_choice=allowed_tools("required", "c", "a")
+    ).prompt
+    assert [tool.name for tool in prompt.tools] == ["a", "c"]
+    assert prompt.tool_choice.mode == mesh_chat_pb2.TOOL_CHOICE_MODE_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("choice", "field"),
+    [
+        (allowed_tools("auto", "z"), "tool_choice.allowed_tools.tools[0]"),
+        (allowed_tools("none", "a"), "tool_choice.allowed_tools.mode"),
+        ({"type": "allowed_tools"}, "tool_choice.allowed_tools"),
+    ],
+)
+def test_a_wrong_choice_among_tools_is_named(choice: dict[str, Any], field: str) -> None:
+    assert chat_error(tools=function_tools("a"), tool_choice=choice).field == field
+
+
+@pytest.mark.parametrize("name", ["function_call", "audio"])
+def test_what_no_message_may_hold_any_more_is_named(name: str) -> None:
+    message = {"role": "assistant", "content": "x", name: {"name": "f"}}
+    assert chat_error(messages=[message]).field == f"messages[0].{name}"
+
+
+def test_log_probabilities_of_the_prompt_beside_those_of_an_echo() -> None:
+    (request,) = complete(logprobs=1, echo=True, prompt_logprobs=4)
+    assert (request.sampling.top_logprobs, request.sampling.prompt_top_logprobs) == (1, 4)
+    assert chat(prompt_logprobs=2).sampling.prompt_top_logprobs == 2
+
+
+def options(**fields: Any) -> AnswerOptions:
+    body = {"model": "m", "messages": HELLO, **fields}
+    return read_chat_options(request_of(CreateChatCompletionRequest, body))
+
+
+def test_the_options_of_an_answer() -> None:
+    assert options() == AnswerOptions()
+    assert options(stream=True, stream_options={"continuous_usage_stats": True}) == AnswerOptions()
+    asked = options(
+        stream=True,
+        stream_options={"include_usage": True, "continuous_usage_stats": True},
+        logprobs=True,
+        top_logprobs=3,
+        echo=True,
+        include_reasoning=False,
+        return_token_ids=True,
+        return_tokens_as_token_ids=True,
+        service_tier="fast",
+    )
+    assert asked == AnswerOptions(
+        top_logprobs=3,
+        echo=True,
+        reasoning=False,
+        token_ids=True,
+        tokens_as_ids=True,
+        usage=True,
+        continuous_usage=True,
+        service_tier=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"stream_options": {}}, "stream_options"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"service_tier": "gold"}, "service_tier"),
+        ({"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
+    ],
+)
+def test_an_option_without_an_effect_is_named(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        options(**fields)
+    assert caught.value.field == field

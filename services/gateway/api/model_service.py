@@ -7,14 +7,13 @@ from typing import Any
 import grpc
 
 from services.gateway.api.deadlines import time_left_s
-from services.gateway.api.forwarding import Forwarding
+from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery import contract
 from services.gateway.discovery.directory import Directory, names_of
 from services.gateway.keys.current import allowed_names
 from services.gateway.keys.model_access import visible
-from services.gateway.requests import chat_prompts
 from services.gateway.requests.validation import check_model_name
-from services.mesh.errors import InvalidRequestError, ModelNotFoundError
+from services.mesh.errors import ModelNotFoundError
 from tokenmesh.gateway.v1 import model_pb2, model_pb2_grpc
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -24,9 +23,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     """Answers from the directory, and forwards to workers what only they know."""
 
-    def __init__(self, directory: Directory, forwarding: Forwarding) -> None:
+    def __init__(self, directory: Directory, tokenizing: Tokenizing) -> None:
         self._directory = directory
-        self._forwarding = forwarding
+        self._tokenizing = tokenizing
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
@@ -55,15 +54,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.TokenizeRequest, context: Context
     ) -> model_pb2.TokenizeResponse:
         """Token ids of a text or a conversation."""
-        _check_prompt(request)
         forwarded = worker_pb2.TokenizeRequest.FromString(request.SerializeToString())
-
-        async def ask(stub: Any, model: str, limit_s: float) -> worker_pb2.TokenizeResponse:
-            forwarded.model = model
-            answer: worker_pb2.TokenizeResponse = await stub.Tokenize(forwarded, timeout=limit_s)
-            return answer
-
-        answer = await self._forwarding.call(request.model, time_left_s(context), ask)
+        answer = await self._tokenizing.tokenize(forwarded, time_left_s(context))
         return model_pb2.TokenizeResponse(
             token_ids=answer.token_ids,
             texts=answer.texts,
@@ -74,44 +66,17 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.DetokenizeRequest, context: Context
     ) -> model_pb2.DetokenizeResponse:
         """Text of token ids."""
-        check_model_name(request.model)
         forwarded = worker_pb2.DetokenizeRequest.FromString(request.SerializeToString())
-
-        async def ask(stub: Any, model: str, limit_s: float) -> worker_pb2.DetokenizeResponse:
-            forwarded.model = model
-            answer: worker_pb2.DetokenizeResponse = await stub.Detokenize(
-                forwarded, timeout=limit_s
-            )
-            return answer
-
-        answer = await self._forwarding.call(request.model, time_left_s(context), ask)
+        answer = await self._tokenizing.detokenize(forwarded, time_left_s(context))
         return model_pb2.DetokenizeResponse(text=answer.text)
 
     async def CountTokens(
         self, request: model_pb2.CountTokensRequest, context: Context
     ) -> model_pb2.CountTokensResponse:
         """The number of tokens of a text or a conversation."""
-        _check_prompt(request)
         forwarded = worker_pb2.CountTokensRequest.FromString(request.SerializeToString())
-
-        async def ask(stub: Any, model: str, limit_s: float) -> worker_pb2.CountTokensResponse:
-            forwarded.model = model
-            answer: worker_pb2.CountTokensResponse = await stub.CountTokens(
-                forwarded, timeout=limit_s
-            )
-            return answer
-
-        answer = await self._forwarding.call(request.model, time_left_s(context), ask)
+        answer = await self._tokenizing.count(forwarded, time_left_s(context))
         return model_pb2.CountTokensResponse(
             prompt_tokens=answer.prompt_tokens,
             context_length_tokens=answer.context_length_tokens,
         )
-
-
-def _check_prompt(request: model_pb2.TokenizeRequest | model_pb2.CountTokensRequest) -> None:
-    check_model_name(request.model)
-    kind = request.WhichOneof("prompt")
-    if kind is None:
-        raise InvalidRequestError("prompt must be set: chat or text", field="prompt")
-    if kind == "chat":
-        chat_prompts.check(request.chat, "chat")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -11,10 +12,12 @@ from google.protobuf import struct_pb2
 from services.gateway.openai.json_fields import (
     JsonObject,
     missing,
+    not_offered,
     not_one_of,
     plain,
     with_integers,
 )
+from services.gateway.openai.spelling import RESPONSE_FORMAT
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.mesh.v1.generation_pb2 import Constraint
 from tokenmesh.openai.v1 import chat_pb2, completion_pb2
@@ -22,6 +25,8 @@ from tokenmesh.openai.v1 import chat_pb2, completion_pb2
 Request: TypeAlias = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
 
 _FORMATS = ("text", "json_object", "json_schema")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+STRUCTURED_OUTPUTS = ("json", "regex", "choice", "grammar", "json_object")
 
 
 def read_constraint(request: Request) -> Constraint | None:
@@ -37,6 +42,21 @@ def read_constraint(request: Request) -> Constraint | None:
             field=list(asked)[1],
         )
     return next(iter(asked.values()), None)
+
+
+def constraint_field(request: Request) -> str:
+    """The field by which a request limits its output, for errors."""
+    for name in ("guided_json", "guided_regex", "guided_grammar"):
+        if request.HasField(name):
+            return name
+    if request.guided_choice:
+        return "guided_choice"
+    asked = plain(request.structured_outputs)
+    if isinstance(asked, dict):
+        for name in STRUCTURED_OUTPUTS:
+            if asked.get(name) is not None:
+                return f"structured_outputs.{name}"
+    return RESPONSE_FORMAT
 
 
 def _asked(request: Request) -> Iterator[tuple[str, Constraint | None]]:
@@ -67,9 +87,16 @@ def _response_format(value: struct_pb2.Value) -> Constraint | None:
         schema = asked.required_object("json_schema")
         if schema["schema"] is None:
             raise missing(schema.path_of("schema"))
+        name = schema.required_string("name")
+        if not _NAME.fullmatch(name):
+            raise InvalidRequestError(
+                f"Invalid '{schema.path_of('name')}': expected 1 to 64 letters, digits, "
+                f"underscores or dashes, but got {name!r}.",
+                field=schema.path_of("name"),
+            )
         return Constraint(
             json_schema=Constraint.JsonSchema(
-                name=schema.required_string("name"),
+                name=name,
                 schema=schema_text(schema.path_of("schema"), schema["schema"]),
                 strict=schema.boolean("strict") or False,
             )
@@ -87,6 +114,15 @@ def _structured_outputs(value: struct_pb2.Value) -> Constraint | None:
     if plain_value is None:
         return None
     asked = JsonObject("structured_outputs", plain_value)
+    if asked["structural_tag"] is not None:
+        raise not_offered(asked.path_of("structural_tag"))
+    given = [name for name in STRUCTURED_OUTPUTS if asked[name] not in (None, False)]
+    if len(given) != 1:
+        raise InvalidRequestError(
+            f"Invalid 'structured_outputs': expected one of {', '.join(STRUCTURED_OUTPUTS)}, "
+            f"but got {' and '.join(given) or 'none of them'}.",
+            field="structured_outputs",
+        )
     if asked["json"] is not None:
         return _json_schema(asked.path_of("json"), asked["json"])
     regex, grammar = asked.string("regex"), asked.string("grammar")
@@ -96,7 +132,7 @@ def _structured_outputs(value: struct_pb2.Value) -> Constraint | None:
         return Constraint(grammar=grammar)
     if asked.boolean("json_object"):
         return Constraint(json_object=Constraint.JsonObject())
-    return _choices(asked.strings("choice"))
+    return Constraint(choices=Constraint.Choices(values=asked.strings("choice")))
 
 
 def _choices(values: list[str]) -> Constraint | None:
@@ -109,11 +145,17 @@ def _json_schema(path: str, schema: Any) -> Constraint:
 
 
 def schema_text(path: str, schema: Any) -> str:
-    """A schema as JSON text; clients may send it as an object or as such a text."""
-    if isinstance(schema, str):
-        try:
+    """A schema as JSON text; clients may send it as an object or as such a text.
+
+    Raises:
+        InvalidRequestError: it is neither, or no JSON.
+    """
+    try:
+        if isinstance(schema, str):
             schema = json.loads(schema)
-        except json.JSONDecodeError as error:
-            raise InvalidRequestError(f"Invalid '{path}': {error}.", field=path) from None
-    JsonObject(path, schema)
-    return json.dumps(with_integers(schema), ensure_ascii=False)
+        JsonObject(path, schema)
+        text = json.dumps(with_integers(schema), ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"Invalid '{path}': no JSON text: {error}.", field=path) from None
+    return text

@@ -34,29 +34,41 @@ class Envelope:
     model: str
     """The model that answers, by its own name."""
     fingerprint: str
+    service_tier: str | None = None
+    """Told where the client asked for one."""
 
     def opening(self, kind: str) -> str:
         """The JSON up to, and with, the name of the choices. `kind` is the object's type."""
+        tier = f'"service_tier":{quoted(self.service_tier)},' if self.service_tier else ""
         return (
             f'{{"id":{quoted(self.answer_id)},"object":{quoted(kind)},"created":{self.created_s},'
-            f'"model":{quoted(self.model)},"system_fingerprint":{quoted(self.fingerprint)},"choices":'
+            f'"model":{quoted(self.model)},{tier}"system_fingerprint":{quoted(self.fingerprint)},'
+            '"choices":'
         )
 
 
-def new_envelope(prefix: str, created_at_s: float, name: str, model: Model) -> Envelope:
+def new_envelope(
+    prefix: str, created_at_s: float, name: str, model: Model, service_tier: str | None = None
+) -> Envelope:
     """An envelope with a new id, such as "chatcmpl-…". `name` is the model's, or its adapter's."""
     return Envelope(
         answer_id=f"{prefix}-{uuid.uuid4().hex}",
         created_s=int(created_at_s),
         model=name,
         fingerprint=fingerprint(name, model.revision, model.quantization, model.dtype),
+        service_tier=service_tier,
     )
 
 
-def envelope_of(prefix: str, generation: Generation, directory: Directory) -> Envelope:
+def envelope_of(
+    prefix: str,
+    generation: Generation,
+    directory: Directory,
+    service_tier: str | None = None,
+) -> Envelope:
     """Of an answer whose generation was just entered, so that the directory knows its model."""
     model = directory.resolve(generation.model).model
-    return new_envelope(prefix, generation.created_at_s, generation.model, model)
+    return new_envelope(prefix, generation.created_at_s, generation.model, model, service_tier)
 
 
 @cache

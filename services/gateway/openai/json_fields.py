@@ -69,6 +69,15 @@ def invalid_type(path: str, wanted: str, got: object) -> InvalidRequestError:
     )
 
 
+def not_offered(path: str) -> InvalidRequestError:
+    """The error for what a documented field may hold, and nothing here does."""
+    return InvalidRequestError(
+        f"Unsupported parameter: '{path}' is not offered here.",
+        reason="UNSUPPORTED_PARAMETER",
+        field=path,
+    )
+
+
 def missing(path: str) -> InvalidRequestError:
     """The error for a required field that is absent or null."""
     return InvalidRequestError(

@@ -1,4 +1,4 @@
-"""Log probabilities in the two shapes that OpenAI has for them."""
+"""Log probabilities in the three shapes that clients know: chat's, completions' and vLLM's."""
 
 from __future__ import annotations
 
@@ -19,26 +19,45 @@ def _number(logprob: float) -> str:
     return repr(logprob if math.isfinite(logprob) else IMPOSSIBLE_LOGPROB)
 
 
-def _token(token: TokenLogprob) -> str:
+def _name(token: TokenLogprob, as_id: bool) -> str:
+    return quoted(f"token_id:{token.token_id}" if as_id else token.text)
+
+
+def _token(token: TokenLogprob, as_id: bool) -> str:
     return (
-        f'"token":{quoted(token.text)},"logprob":{_number(token.logprob)},'
+        f'"token":{_name(token, as_id)},"logprob":{_number(token.logprob)},'
         f'"bytes":{encoded(list(token.bytes))}'
     )
 
 
-def chat_logprobs(tokens: Iterable[TokenLogprob]) -> str:
+def chat_logprobs(tokens: Iterable[TokenLogprob], *, as_ids: bool = False) -> str:
     """The `logprobs` of a chat completion's choice or chunk."""
     content = (
-        f'{{{_token(token)},"top_logprobs":{array(f"{{{_token(top)}}}" for top in token.top)}}}'
+        f'{{{_token(token, as_ids)},"top_logprobs":'
+        f"{array(f'{{{_token(top, as_ids)}}}' for top in token.top)}}}"
         for token in tokens
     )
     return f'{{"content":{array(content)},"refusal":null}}'
 
 
-def _tops(token: TokenLogprob) -> str:
+def prompt_logprobs(tokens: Iterable[TokenLogprob]) -> str:
+    """vLLM's `prompt_logprobs`: for each token its own and the likeliest, by token id. The rank of
+    a token that is none of the likeliest is not known.
+    """
+    return array(_position(token) for token in tokens)
+
+
+def _position(token: TokenLogprob) -> str:
     if math.isnan(token.logprob):
         return "null"
-    return "{" + ",".join(f"{quoted(top.text)}:{_number(top.logprob)}" for top in token.top) + "}"
+    ranks = {top.token_id: rank for rank, top in enumerate(token.top, 1)}
+    entries = {each.token_id: each for each in (token, *token.top)}
+    fields = (
+        f'"{token_id}":{{"logprob":{_number(each.logprob)},"rank":{ranks.get(token_id, "null")},'
+        f'"decoded_token":{quoted(each.text)}}}'
+        for token_id, each in entries.items()
+    )
+    return f"{{{','.join(fields)}}}"
 
 
 def _shown_characters(first: str, echo: str) -> int:
@@ -52,7 +71,12 @@ def _shown_characters(first: str, echo: str) -> int:
 class CompletionLogprobs:
     """Prints the `logprobs` of a completion's choice, whose offsets run over all its chunks."""
 
-    def __init__(self) -> None:
+    def __init__(self, top_logprobs: int, *, as_ids: bool = False) -> None:
+        """`top_logprobs` likeliest tokens are told at each position, and the chosen one in any
+        case.
+        """
+        self._top_logprobs = top_logprobs
+        self._as_ids = as_ids
         self._offset_characters = 0
 
     def print(self, tokens: Sequence[TokenLogprob], text: str) -> str:
@@ -63,10 +87,18 @@ class CompletionLogprobs:
             is_first_of_prompt = math.isnan(token.logprob)
             shown = _shown_characters(token.text, text) if is_first_of_prompt else len(token.text)
             self._offset_characters += shown
-        tops = (_tops(token) for token in tokens)
         return (
             f'{{"text_offset":{array(offsets)},'
             f'"token_logprobs":{array(_number(token.logprob) for token in tokens)},'
-            f'"tokens":{array(quoted(token.text) for token in tokens)},'
-            f'"top_logprobs":{array(tops)}}}'
+            f'"tokens":{array(_name(token, self._as_ids) for token in tokens)},'
+            f'"top_logprobs":{array(self._tops(token) for token in tokens)}}}'
         )
+
+    def _tops(self, token: TokenLogprob) -> str:
+        if math.isnan(token.logprob):
+            return "null"
+        numbers: dict[str, str] = {}
+        for each in (*token.top[: self._top_logprobs], token):
+            # Half characters look alike: the likeliest of them is told.
+            numbers.setdefault(_name(each, self._as_ids), _number(each.logprob))
+        return "{" + ",".join(f"{name}:{number}" for name, number in numbers.items()) + "}"

@@ -28,6 +28,7 @@ _SAME = (
     "skip_special_tokens",
 )
 _SEED_MODULUS = 2**64
+_MAX_PRIORITY = 2**31 - 1
 _TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 
@@ -59,10 +60,23 @@ def read_sampling(request: Request) -> SamplingParameters:
     if request.HasField("include_stop_str_in_output"):
         sampling.include_stop_string = request.include_stop_str_in_output
     if request.HasField("prompt_logprobs"):
-        raise InvalidRequestError(
-            "Unsupported parameter: 'prompt_logprobs' is not offered here.", field="prompt_logprobs"
-        )
+        sampling.prompt_top_logprobs = unsigned("prompt_logprobs", request.prompt_logprobs)
+    if request.HasField("stream_interval"):
+        interval = unsigned("stream_interval", request.stream_interval, at_least=1)
+        if request.stream:
+            sampling.stream_interval_tokens = interval
+    if request.HasField("best_of"):
+        sampling.best_of = unsigned("best_of", request.best_of, at_least=1)
+        if request.stream and request.best_of > max(1, request.n):
+            raise InvalidRequestError(
+                "Results cannot be streamed when 'best_of' is greater than 'n'.", field="best_of"
+            )
     return sampling
+
+
+def read_priority(request: Request) -> int:
+    """The priority as the mesh has it: vLLM's lower ones go first, and here the higher ones do."""
+    return min(-request.priority, _MAX_PRIORITY)
 
 
 def unsigned(name: str, value: int, *, at_least: int = 0) -> int:

@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 
 # A path into a typed request: "sampling.top_p", "prompt.messages[0].content".
-_PATH = re.compile(r"\b(sampling|prompt)\.([a-z_]+)")
+_PATH = re.compile(r"\b(sampling|prompt|chat)\.([a-z_]+)")
+_CONSTRAINT = re.compile(r"\bsampling\.constraint((?:\.[a-z_]+)*)")
+RESPONSE_FORMAT = "response_format"
 # What OpenAI nests one level deeper, or less deep.
 _NESTING = (
     (re.compile(r"\b(tools\[\d+\]|tool_calls\[\d+\])\.(name|arguments)\b"), r"\1.function.\2"),
@@ -21,7 +23,7 @@ _NESTING = (
 _BOTH = {
     "choices": "n",
     "include_stop_string": "include_stop_str_in_output",
-    "constraint": "response_format",
+    "stream_interval_tokens": "stream_interval",
     "chat_template_arguments": "chat_template_kwargs",
 }
 
@@ -30,13 +32,18 @@ class Spelling:
     """Says in OpenAI's names what validation says in those of the typed request."""
 
     def __init__(
-        self, names: Mapping[str, str], *, top_level: Mapping[str, str] | None = None
+        self,
+        names: Mapping[str, str],
+        *,
+        top_level: Mapping[str, str] | None = None,
+        constraint: str = RESPONSE_FORMAT,
     ) -> None:
         """`names` are the fields below `sampling` and `prompt` that are spelled apart, beside the
-        usual ones; `top_level` those beside them.
+        usual ones; `top_level` those beside them; `constraint` is what limits the output.
         """
         self._names = {**_BOTH, **names}
         self._top_level = top_level or {}
+        self._constraint = constraint
 
     def field(self, path: str) -> str:
         """A path in OpenAI's spelling. One that already is comes back as it was."""
@@ -44,20 +51,42 @@ class Spelling:
 
     def words(self, message: str) -> str:
         """A message with every path in it in OpenAI's spelling."""
-        said = _PATH.sub(lambda match: self._names.get(match[2], match[2]), message)
+        said = _CONSTRAINT.sub(self._say_constraint, message)
+        said = _PATH.sub(lambda match: self._names.get(match[2], match[2]), said)
         for pattern, replacement in _NESTING:
             said = pattern.sub(replacement, said)
         return said
 
+    def _say_constraint(self, match: re.Match[str]) -> str:
+        below = match[1] or ""
+        return self._constraint + below if self._constraint == RESPONSE_FORMAT else self._constraint
 
-def chat_spelling(*, uses_max_completion_tokens: bool) -> Spelling:
+
+def chat_spelling(
+    *, uses_max_completion_tokens: bool = False, constraint: str = RESPONSE_FORMAT
+) -> Spelling:
     """The spelling of chat completions."""
-    return Spelling({"max_tokens": "max_completion_tokens"} if uses_max_completion_tokens else {})
+    names = {"prompt_top_logprobs": "prompt_logprobs"}
+    if uses_max_completion_tokens:
+        names["max_tokens"] = "max_completion_tokens"
+    return Spelling(names, constraint=constraint)
 
 
 _PLAIN_PROMPT = {"token_ids": "prompt", "text": "prompt"}
-COMPLETION_SPELLING = Spelling(
-    {"top_logprobs": "logprobs", "prompt_top_logprobs": "logprobs", **_PLAIN_PROMPT},
-    top_level={"token_ids.values": "prompt", **_PLAIN_PROMPT},
-)
+
+
+def completion_spelling(
+    *, uses_prompt_logprobs: bool = False, constraint: str = RESPONSE_FORMAT
+) -> Spelling:
+    """The spelling of completions."""
+    names = {
+        "top_logprobs": "logprobs",
+        "prompt_top_logprobs": "prompt_logprobs" if uses_prompt_logprobs else "logprobs",
+        **_PLAIN_PROMPT,
+    }
+    top_level = {"token_ids.values": "prompt", **_PLAIN_PROMPT}
+    return Spelling(names, top_level=top_level, constraint=constraint)
+
+
 MODEL_SPELLING = Spelling({})
+TOKENIZATION_SPELLING = Spelling({}, top_level={"prompt": "prompt", "token_ids": "tokens"})

@@ -110,6 +110,8 @@ class _ReasoningEffortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reaso
     REASONING_EFFORT_LOW: _ReasoningEffort.ValueType  # 3
     REASONING_EFFORT_MEDIUM: _ReasoningEffort.ValueType  # 4
     REASONING_EFFORT_HIGH: _ReasoningEffort.ValueType  # 5
+    REASONING_EFFORT_XHIGH: _ReasoningEffort.ValueType  # 6
+    REASONING_EFFORT_MAX: _ReasoningEffort.ValueType  # 7
 
 class ReasoningEffort(_ReasoningEffort, metaclass=_ReasoningEffortEnumTypeWrapper):
     """How much a reasoning model should think, where its chat template takes it."""
@@ -120,6 +122,8 @@ REASONING_EFFORT_MINIMAL: ReasoningEffort.ValueType  # 2
 REASONING_EFFORT_LOW: ReasoningEffort.ValueType  # 3
 REASONING_EFFORT_MEDIUM: ReasoningEffort.ValueType  # 4
 REASONING_EFFORT_HIGH: ReasoningEffort.ValueType  # 5
+REASONING_EFFORT_XHIGH: ReasoningEffort.ValueType  # 6
+REASONING_EFFORT_MAX: ReasoningEffort.ValueType  # 7
 Global___ReasoningEffort: _TypeAlias = ReasoningEffort  # noqa: Y015
 
 @_typing.final

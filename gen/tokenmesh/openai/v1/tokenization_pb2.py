@@ -27,7 +27,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tokenmesh/openai/v1/tokenization.proto\x12\x13tokenmesh.openai.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x96\x02\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x00\x88\x01\x01\x12(\n\x08messages\x18\x03 \x03(\x0b\x32\x16.google.protobuf.Value\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x1e\n\x11return_token_strs\x18\x06 \x01(\x08H\x03\x88\x01\x01\x42\t\n\x07_promptB\x15\n\x13_add_special_tokensB\x18\n\x16_add_generation_promptB\x14\n\x12_return_token_strs\"2\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x03\"\x92\x01\n\x12\x43heckTokensRequest\x12?\n\x07prompts\x18\x01 \x03(\x0b\x32..tokenmesh.openai.v1.CheckTokensRequest.Prompt\x1a;\n\x06Prompt\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\x03\x32\xc5\x02\n\x13TokenizationService\x12\\\n\x08Tokenize\x12$.tokenmesh.openai.v1.TokenizeRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/tokenize:\x01*\x12\x62\n\nDetokenize\x12&.tokenmesh.openai.v1.DetokenizeRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/detokenize:\x01*\x12l\n\x0b\x43heckTokens\x12\'.tokenmesh.openai.v1.CheckTokensRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/token_check:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&tokenmesh/openai/v1/tokenization.proto\x12\x13tokenmesh.openai.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xed\x04\n\x0fTokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x13\n\x06prompt\x18\x02 \x01(\tH\x00\x88\x01\x01\x12(\n\x08messages\x18\x03 \x03(\x0b\x32\x16.google.protobuf.Value\x12\x1f\n\x12\x61\x64\x64_special_tokens\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x1e\n\x11return_token_strs\x18\x06 \x01(\x08H\x03\x88\x01\x01\x12#\n\x16\x63ontinue_final_message\x18\x07 \x01(\x08H\x04\x88\x01\x01\x12%\n\x05tools\x18\x08 \x03(\x0b\x32\x16.google.protobuf.Value\x12+\n\x0btool_choice\x18\t \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1a\n\rchat_template\x18\n \x01(\tH\x05\x88\x01\x01\x12\x34\n\x14\x63hat_template_kwargs\x18\x0b \x01(\x0b\x32\x16.google.protobuf.Value\x12)\n\tdocuments\x18\x0c \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1d\n\x10reasoning_effort\x18\r \x01(\tH\x06\x88\x01\x01\x42\t\n\x07_promptB\x15\n\x13_add_special_tokensB\x18\n\x16_add_generation_promptB\x14\n\x12_return_token_strsB\x19\n\x17_continue_final_messageB\x10\n\x0e_chat_templateB\x13\n\x11_reasoning_effort\"2\n\x11\x44\x65tokenizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x03\"\x92\x01\n\x12\x43heckTokensRequest\x12?\n\x07prompts\x18\x01 \x03(\x0b\x32..tokenmesh.openai.v1.CheckTokensRequest.Prompt\x1a;\n\x06Prompt\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\nmax_tokens\x18\x03 \x01(\x03\x32\xc5\x02\n\x13TokenizationService\x12\\\n\x08Tokenize\x12$.tokenmesh.openai.v1.TokenizeRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/tokenize:\x01*\x12\x62\n\nDetokenize\x12&.tokenmesh.openai.v1.DetokenizeRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\"\x0b/detokenize:\x01*\x12l\n\x0b\x43heckTokens\x12\'.tokenmesh.openai.v1.CheckTokensRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/api/v1/token_check:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,13 +41,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENIZATIONSERVICE'].methods_by_name['CheckTokens']._loaded_options = None
   _globals['_TOKENIZATIONSERVICE'].methods_by_name['CheckTokens']._serialized_options = b'\202\323\344\223\002\030\"\023/api/v1/token_check:\001*'
   _globals['_TOKENIZEREQUEST']._serialized_start=151
-  _globals['_TOKENIZEREQUEST']._serialized_end=429
-  _globals['_DETOKENIZEREQUEST']._serialized_start=431
-  _globals['_DETOKENIZEREQUEST']._serialized_end=481
-  _globals['_CHECKTOKENSREQUEST']._serialized_start=484
-  _globals['_CHECKTOKENSREQUEST']._serialized_end=630
-  _globals['_CHECKTOKENSREQUEST_PROMPT']._serialized_start=571
-  _globals['_CHECKTOKENSREQUEST_PROMPT']._serialized_end=630
-  _globals['_TOKENIZATIONSERVICE']._serialized_start=633
-  _globals['_TOKENIZATIONSERVICE']._serialized_end=958
+  _globals['_TOKENIZEREQUEST']._serialized_end=772
+  _globals['_DETOKENIZEREQUEST']._serialized_start=774
+  _globals['_DETOKENIZEREQUEST']._serialized_end=824
+  _globals['_CHECKTOKENSREQUEST']._serialized_start=827
+  _globals['_CHECKTOKENSREQUEST']._serialized_end=973
+  _globals['_CHECKTOKENSREQUEST_PROMPT']._serialized_start=914
+  _globals['_CHECKTOKENSREQUEST_PROMPT']._serialized_end=973
+  _globals['_TOKENIZATIONSERVICE']._serialized_start=976
+  _globals['_TOKENIZATIONSERVICE']._serialized_end=1301
 # @@protoc_insertion_point(module_scope)

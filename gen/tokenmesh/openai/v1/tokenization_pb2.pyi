@@ -31,13 +31,34 @@ class TokenizeRequest(_message.Message):
     ADD_SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
     RETURN_TOKEN_STRS_FIELD_NUMBER: _builtins.int
+    CONTINUE_FINAL_MESSAGE_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    REASONING_EFFORT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     prompt: _builtins.str
     add_special_tokens: _builtins.bool
+    """Default true. Without effect on messages: the chat template writes special tokens."""
     add_generation_prompt: _builtins.bool
     return_token_strs: _builtins.bool
+    """Answers with the text of each token, too."""
+    continue_final_message: _builtins.bool
+    """This and what follows as in CreateChatCompletionRequest; only with messages."""
+    chat_template: _builtins.str
+    reasoning_effort: _builtins.str
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]: ...
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]: ...
+    @_builtins.property
+    def tool_choice(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def chat_template_kwargs(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def documents(self) -> _struct_pb2.Value: ...
     def __init__(
         self,
         *,
@@ -47,17 +68,30 @@ class TokenizeRequest(_message.Message):
         add_special_tokens: _builtins.bool | None = ...,
         add_generation_prompt: _builtins.bool | None = ...,
         return_token_strs: _builtins.bool | None = ...,
+        continue_final_message: _builtins.bool | None = ...,
+        tools: _abc.Iterable[_struct_pb2.Value] | None = ...,
+        tool_choice: _struct_pb2.Value | None = ...,
+        chat_template: _builtins.str | None = ...,
+        chat_template_kwargs: _struct_pb2.Value | None = ...,
+        documents: _struct_pb2.Value | None = ...,
+        reasoning_effort: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_add_special_tokens", b"_add_special_tokens", "_prompt", b"_prompt", "_return_token_strs", b"_return_token_strs", "add_generation_prompt", b"add_generation_prompt", "add_special_tokens", b"add_special_tokens", "prompt", b"prompt", "return_token_strs", b"return_token_strs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_add_special_tokens", b"_add_special_tokens", "_chat_template", b"_chat_template", "_continue_final_message", b"_continue_final_message", "_prompt", b"_prompt", "_reasoning_effort", b"_reasoning_effort", "_return_token_strs", b"_return_token_strs", "add_generation_prompt", b"add_generation_prompt", "add_special_tokens", b"add_special_tokens", "chat_template", b"chat_template", "chat_template_kwargs", b"chat_template_kwargs", "continue_final_message", b"continue_final_message", "documents", b"documents", "prompt", b"prompt", "reasoning_effort", b"reasoning_effort", "return_token_strs", b"return_token_strs", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_add_special_tokens", b"_add_special_tokens", "_prompt", b"_prompt", "_return_token_strs", b"_return_token_strs", "add_generation_prompt", b"add_generation_prompt", "add_special_tokens", b"add_special_tokens", "messages", b"messages", "model", b"model", "prompt", b"prompt", "return_token_strs", b"return_token_strs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt", "_add_special_tokens", b"_add_special_tokens", "_chat_template", b"_chat_template", "_continue_final_message", b"_continue_final_message", "_prompt", b"_prompt", "_reasoning_effort", b"_reasoning_effort", "_return_token_strs", b"_return_token_strs", "add_generation_prompt", b"add_generation_prompt", "add_special_tokens", b"add_special_tokens", "chat_template", b"chat_template", "chat_template_kwargs", b"chat_template_kwargs", "continue_final_message", b"continue_final_message", "documents", b"documents", "messages", b"messages", "model", b"model", "prompt", b"prompt", "reasoning_effort", b"reasoning_effort", "return_token_strs", b"return_token_strs", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_generation_prompt: _TypeAlias = _typing.Literal["add_generation_prompt"]  # noqa: Y015
     _WhichOneofArgType__add_generation_prompt: _TypeAlias = _typing.Literal["_add_generation_prompt", b"_add_generation_prompt"]  # noqa: Y015
     _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__chat_template: _TypeAlias = _typing.Literal["chat_template"]  # noqa: Y015
+    _WhichOneofArgType__chat_template: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template"]  # noqa: Y015
+    _WhichOneofReturnType__continue_final_message: _TypeAlias = _typing.Literal["continue_final_message"]  # noqa: Y015
+    _WhichOneofArgType__continue_final_message: _TypeAlias = _typing.Literal["_continue_final_message", b"_continue_final_message"]  # noqa: Y015
     _WhichOneofReturnType__prompt: _TypeAlias = _typing.Literal["prompt"]  # noqa: Y015
     _WhichOneofArgType__prompt: _TypeAlias = _typing.Literal["_prompt", b"_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_effort: _TypeAlias = _typing.Literal["reasoning_effort"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_effort: _TypeAlias = _typing.Literal["_reasoning_effort", b"_reasoning_effort"]  # noqa: Y015
     _WhichOneofReturnType__return_token_strs: _TypeAlias = _typing.Literal["return_token_strs"]  # noqa: Y015
     _WhichOneofArgType__return_token_strs: _TypeAlias = _typing.Literal["_return_token_strs", b"_return_token_strs"]  # noqa: Y015
     @_typing.overload
@@ -65,7 +99,13 @@ class TokenizeRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__add_special_tokens) -> _WhichOneofReturnType__add_special_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_template) -> _WhichOneofReturnType__chat_template | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__continue_final_message) -> _WhichOneofReturnType__continue_final_message | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt) -> _WhichOneofReturnType__prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_effort) -> _WhichOneofReturnType__reasoning_effort | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_token_strs) -> _WhichOneofReturnType__return_token_strs | None: ...
 
@@ -73,7 +113,7 @@ Global___TokenizeRequest: _TypeAlias = TokenizeRequest  # noqa: Y015
 
 @_typing.final
 class DetokenizeRequest(_message.Message):
-    """Tokens to turn into text."""
+    """Tokens to turn into text, special ones included."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -114,6 +154,7 @@ class CheckTokensRequest(_message.Message):
         model: _builtins.str
         prompt: _builtins.str
         max_tokens: _builtins.int
+        """Default 0."""
         def __init__(
             self,
             *,

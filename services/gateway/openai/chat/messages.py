@@ -13,6 +13,7 @@ from services.gateway.openai.json_fields import (
     JsonObject,
     invalid_type,
     missing,
+    not_offered,
     not_one_of,
     plain_list,
 )
@@ -30,8 +31,11 @@ _IMAGE_DETAILS = {
     "auto": chat_pb2.IMAGE_DETAIL_AUTO,
     "low": chat_pb2.IMAGE_DETAIL_LOW,
     "high": chat_pb2.IMAGE_DETAIL_HIGH,
+    "original": chat_pb2.IMAGE_DETAIL_HIGH,
 }
 _AUDIO_MEDIA_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+# Deprecated by OpenAI in favour of tool_calls; an answer that was spoken.
+_UNOFFERED = ("function_call", "audio")
 _PART_TYPES = ("text", "image_url", "input_audio", "file", "refusal")
 
 
@@ -47,10 +51,21 @@ def read_messages(values: Sequence[struct_pb2.Value]) -> list[chat_pb2.Message]:
     ]
 
 
+def last_words(prompt: chat_pb2.ChatPrompt) -> str:
+    """The text of the last message, where that is the assistant's: what an answer goes on from."""
+    last = prompt.messages[-1]
+    if last.role != chat_pb2.ROLE_ASSISTANT:
+        return ""
+    return "\n".join(part.text for part in last.content)
+
+
 def _message(message: JsonObject) -> chat_pb2.Message:
     role = message.required_string("role")
     if role not in _ROLES:
         raise not_one_of(message.path_of("role"), list(_ROLES), role)
+    for name in _UNOFFERED:
+        if message[name] is not None:
+            raise not_offered(message.path_of(name))
     parts = _content(message)
     refusal = message.string("refusal")
     if refusal is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from services.gateway.openai.answer_options import AnswerOptions, read_answer_options
 from services.gateway.openai.chat.messages import read_messages
+from services.gateway.openai.chat.template_arguments import read_template_arguments
 from services.gateway.openai.chat.tools import read_tool_choice, read_tools
-from services.gateway.openai.json_fields import JsonObject, not_one_of, plain, struct_of
-from services.gateway.openai.sampling import read_sampling, unsigned
-from services.gateway.openai.stream_options import check_stream_options
+from services.gateway.openai.json_fields import JsonObject, not_one_of, plain
+from services.gateway.openai.metadata import read_metadata
+from services.gateway.openai.sampling import read_priority, read_sampling, unsigned
+from services.gateway.openai.unoffered import refuse_unoffered
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.gateway.v1 import chat_pb2 as gateway_chat_pb2
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
 from tokenmesh.mesh.v1.generation_pb2 import SamplingParameters
 from tokenmesh.openai.v1.chat_pb2 import CreateChatCompletionRequest
+from tokenmesh.openai.v1.tokenization_pb2 import TokenizeRequest
 
 _EFFORTS = {
     "none": mesh_chat_pb2.REASONING_EFFORT_NONE,
@@ -19,7 +23,11 @@ _EFFORTS = {
     "low": mesh_chat_pb2.REASONING_EFFORT_LOW,
     "medium": mesh_chat_pb2.REASONING_EFFORT_MEDIUM,
     "high": mesh_chat_pb2.REASONING_EFFORT_HIGH,
+    "xhigh": mesh_chat_pb2.REASONING_EFFORT_XHIGH,
+    "max": mesh_chat_pb2.REASONING_EFFORT_MAX,
 }
+VERBOSITIES = ("low", "medium", "high")
+MAX_SAFETY_IDENTIFIER_CHARACTERS = 128
 
 
 def read_chat_request(request: CreateChatCompletionRequest) -> gateway_chat_pb2.ChatRequest:
@@ -28,37 +36,83 @@ def read_chat_request(request: CreateChatCompletionRequest) -> gateway_chat_pb2.
     Raises:
         InvalidRequestError: a field is malformed; `field` is in OpenAI's spelling.
     """
-    check_stream_options(request)
+    refuse_unoffered(request)
+    _check_what_has_no_effect(request)
+    prompt = read_prompt(request)
+    if request.HasField("parallel_tool_calls"):
+        prompt.parallel_tool_calls = request.parallel_tool_calls
+    return gateway_chat_pb2.ChatRequest(
+        model=request.model,
+        prompt=prompt,
+        sampling=_sampling(request),
+        priority=read_priority(request),
+        user=request.user or request.safety_identifier,
+    )
+
+
+def read_chat_options(request: CreateChatCompletionRequest) -> AnswerOptions:
+    """What the client asks to be told.
+
+    Raises:
+        InvalidRequestError: an option stands where it cannot have an effect.
+    """
+    return read_answer_options(
+        request,
+        top_logprobs=request.top_logprobs if request.logprobs else None,
+        service_tier=request.service_tier,
+        reasoning=request.include_reasoning or not request.HasField("include_reasoning"),
+    )
+
+
+def _check_what_has_no_effect(request: CreateChatCompletionRequest) -> None:
     for index, modality in enumerate(request.modalities):
         if modality != "text":
             raise not_one_of(f"modalities[{index}]", ("text",), modality)
-    return gateway_chat_pb2.ChatRequest(
-        model=request.model,
-        prompt=_prompt(request),
-        sampling=_sampling(request),
-        priority=request.priority,
-        user=request.user,
-    )
+    read_metadata(request.metadata)
+    prediction = plain(request.prediction)
+    if prediction is not None:
+        JsonObject("prediction", prediction).one_of("type", ("content",))
+    if request.HasField("verbosity") and request.verbosity not in VERBOSITIES:
+        raise not_one_of("verbosity", VERBOSITIES, request.verbosity)
+    if len(request.safety_identifier) > MAX_SAFETY_IDENTIFIER_CHARACTERS:
+        raise InvalidRequestError(
+            "Invalid 'safety_identifier': expected at most "
+            f"{MAX_SAFETY_IDENTIFIER_CHARACTERS} characters, "
+            f"but got {len(request.safety_identifier)}.",
+            field="safety_identifier",
+        )
+    if request.add_special_tokens:
+        raise InvalidRequestError(
+            "Unsupported value: 'add_special_tokens' may only be false here: the chat template "
+            "writes special tokens.",
+            reason="UNSUPPORTED_PARAMETER",
+            field="add_special_tokens",
+        )
 
 
-def _prompt(request: CreateChatCompletionRequest) -> mesh_chat_pb2.ChatPrompt:
+def read_prompt(
+    request: CreateChatCompletionRequest | TokenizeRequest,
+) -> mesh_chat_pb2.ChatPrompt:
+    """The conversation, and all that goes into the chat template with it.
+
+    Raises:
+        InvalidRequestError: as `read_chat_request`.
+    """
+    asked = read_tool_choice(request.tool_choice)
     prompt = mesh_chat_pb2.ChatPrompt(
         messages=read_messages(request.messages),
-        tools=read_tools(request.tools),
-        tool_choice=read_tool_choice(request.tool_choice),
+        tools=asked.among(read_tools(request.tools)),
+        tool_choice=asked.choice,
     )
-    if request.HasField("parallel_tool_calls"):
-        prompt.parallel_tool_calls = request.parallel_tool_calls
     if request.HasField("add_generation_prompt"):
         prompt.add_generation_prompt = request.add_generation_prompt
     if request.HasField("continue_final_message"):
         prompt.continue_final_message = request.continue_final_message
     if request.HasField("chat_template"):
         prompt.chat_template = request.chat_template
-    arguments = plain(request.chat_template_kwargs)
+    arguments = read_template_arguments(request.chat_template_kwargs, request.documents)
     if arguments is not None:
-        JsonObject("chat_template_kwargs", arguments)
-        prompt.chat_template_arguments.CopyFrom(struct_of(arguments))
+        prompt.chat_template_arguments.CopyFrom(arguments)
     if request.HasField("reasoning_effort"):
         effort = request.reasoning_effort
         if effort not in _EFFORTS:

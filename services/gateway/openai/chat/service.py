@@ -9,15 +9,19 @@ from google.api.httpbody_pb2 import HttpBody
 from services.gateway.api.callers import caller_of
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.leaving import abandon_when_over
+from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery.directory import Directory
+from services.gateway.openai.answer_body import PromptTokens
+from services.gateway.openai.answer_options import SERVED_TIER
 from services.gateway.openai.chat.body import ChatBody
-from services.gateway.openai.chat.request import read_chat_request
+from services.gateway.openai.chat.messages import last_words
+from services.gateway.openai.chat.request import read_chat_options, read_chat_request
 from services.gateway.openai.chat.stream import ChatStream
+from services.gateway.openai.constraints import constraint_field
 from services.gateway.openai.envelope import envelope_of
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
 from services.gateway.openai.seed_header import tell_seed
 from services.gateway.openai.spelling import chat_spelling
-from services.gateway.openai.stream_options import includes_usage
 from services.gateway.relay.relay import Relay
 from services.gateway.requests.validation import chat_start
 from services.mesh.interceptors import current_request_id
@@ -27,16 +31,18 @@ from tokenmesh.openai.v1 import chat_pb2, chat_pb2_grpc
 class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
     """POST /v1/chat/completions."""
 
-    def __init__(self, relay: Relay, directory: Directory) -> None:
+    def __init__(self, relay: Relay, directory: Directory, tokenizing: Tokenizing) -> None:
         self._relay = relay
         self._directory = directory
+        self._tokenizing = tokenizing
 
     def CreateChatCompletion(
         self, request: chat_pb2.CreateChatCompletionRequest, context: Context
     ) -> AsyncIterator[HttpBody]:
         """One body, or server-sent events."""
         spelling = chat_spelling(
-            uses_max_completion_tokens=request.HasField("max_completion_tokens")
+            uses_max_completion_tokens=request.HasField("max_completion_tokens"),
+            constraint=constraint_field(request),
         )
         failures = Failures(context, "CreateChatCompletion", spelling, request.model)
         return failures.guard(self._bodies(request, context))
@@ -44,23 +50,31 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
     async def _bodies(
         self, request: chat_pb2.CreateChatCompletionRequest, context: Context
     ) -> AsyncGenerator[HttpBody, None]:
-        start = chat_start(read_chat_request(request), current_request_id())
+        asked = read_chat_request(request)
+        options = read_chat_options(request)
+        limit_s = time_left_s(context)
         async with self._relay.generate(
-            start,
-            caller=caller_of(context, request.user),
-            time_left_s=time_left_s(context),
+            chat_start(asked, current_request_id()),
+            caller=caller_of(context, asked.user),
+            time_left_s=limit_s,
             whole=not request.stream,
         ) as generation:
             abandon_when_over(context, generation)
-            envelope = envelope_of("chatcmpl", generation, self._directory)
+            tier = SERVED_TIER if options.service_tier else None
+            envelope = envelope_of("chatcmpl", generation, self._directory, tier)
+            echo = last_words(asked.prompt) if options.echo else ""
+            prompt_tokens: PromptTokens | None = None
+            if options.token_ids:
+                prompt = chat_start(asked, current_request_id())
+                prompt_tokens = {0: await self._tokenizing.prompt_tokens(prompt, limit_s)}
             if not request.stream:
-                body = ChatBody(envelope, with_logprobs=request.logprobs)
+                body = ChatBody(envelope, options, echo=echo, prompt_tokens=prompt_tokens)
                 async for events in generation:
                     body.collect(0, events)
                 await tell_seed(context, (generation,))
                 yield HttpBody(content_type=JSON, data=body.print())
                 return
-            stream = ChatStream(envelope, include_usage=includes_usage(request))
+            stream = ChatStream(envelope, options, echo=echo, prompt_tokens=prompt_tokens)
             has_begun = False
             async for events in generation:
                 printed = stream.print(0, events)

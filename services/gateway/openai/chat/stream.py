@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.gateway.openai.answer_body import PromptTokens
+from services.gateway.openai.answer_options import AnswerOptions
 from services.gateway.openai.envelope import Envelope, finish_reason
-from services.gateway.openai.json_text import DONE, array, event, quoted
+from services.gateway.openai.json_text import DONE, array, encoded, event, quoted
 from services.gateway.openai.logprobs import chat_logprobs
+from services.gateway.openai.stop_reason import stop_reason
 from services.gateway.openai.usage import UsageSum
 from tokenmesh.mesh.v1.chat_pb2 import ToolCallDelta
 from tokenmesh.worker.v1 import worker_pb2
 
 KIND = "chat.completion.chunk"
+_OPENING_DELTA = '"role":"assistant","content":"","refusal":null'
 
 
 class ChatStream:
     """Prints the events of one answer. Only the text of a token is encoded when it comes."""
 
-    def __init__(self, envelope: Envelope, *, include_usage: bool) -> None:
+    def __init__(
+        self,
+        envelope: Envelope,
+        options: AnswerOptions,
+        *,
+        echo: str = "",
+        prompt_tokens: PromptTokens | None = None,
+    ) -> None:
+        """`echo` is the text that the answer goes on from, where it is to be told."""
         self._opening = envelope.opening(KIND)
-        self._include_usage = include_usage
-        self._closing = '],"usage":null}' if include_usage else "]}"
+        self._options = options
+        self._echo = echo
+        self._prompt_tokens = prompt_tokens
         self._usage = UsageSum()
         self._opened_choices: set[int] = set()
 
@@ -30,53 +43,80 @@ class ChatStream:
         for each in events:
             kind = each.WhichOneof("event")
             if kind == "started":
+                self._usage.start(prompt_index, each.started)
                 continue
             index = each.choice_index
             if index not in self._opened_choices:
-                self._opened_choices.add(index)
-                printed.append(self._chunk(index, '"role":"assistant","content":""'))
+                printed += self._open(index)
             if kind == "chunk":
-                chunk = each.chunk
-                delta = _delta(chunk)
-                if chunk.logprobs:
-                    delta = delta or '"content":""'
-                    logprobs = chat_logprobs(chunk.logprobs)
-                    printed.append(self._chunk(index, delta, logprobs=logprobs))
-                elif delta:
-                    printed.append(self._chunk(index, delta))
+                if self._options.continuous_usage:
+                    self._usage.count(each.chunk)
+                printed += self._print_chunk(index, each.chunk)
             else:
                 self._usage.add(prompt_index, each.finished.usage)
-                reason = quoted(finish_reason(each.finished.reason))
-                printed.append(self._chunk(index, "", reason=reason))
+                reason = quoted(finish_reason(each.finished.reason)) + stop_reason(each.finished)
+                printed.append(self._event(index, "", reason=reason))
         return b"".join(printed)
 
     def end(self) -> bytes:
         """The last events."""
-        if not self._include_usage:
+        if not self._options.usage:
             return DONE
         return event(f'{self._opening}[],"usage":{self._usage.json()}}}') + DONE
 
-    def _chunk(
-        self, index: int, delta: str, *, logprobs: str = "null", reason: str = "null"
+    def _open(self, index: int) -> list[bytes]:
+        """What comes before the output of a choice."""
+        more = ""
+        if self._prompt_tokens is not None and not self._opened_choices:
+            more = f',"prompt_token_ids":{encoded(list(self._prompt_tokens[0]))}'
+        self._opened_choices.add(index)
+        opened = [self._event(index, _OPENING_DELTA, more=more)]
+        if self._echo:
+            opened.append(self._event(index, f'"content":{quoted(self._echo)}'))
+        return opened
+
+    def _print_chunk(self, index: int, chunk: worker_pb2.Chunk) -> list[bytes]:
+        delta = self._delta(chunk)
+        token_ids = ""
+        if self._options.token_ids and chunk.token_ids:
+            token_ids = f',"token_ids":{encoded(list(chunk.token_ids))}'
+            delta = delta or '"content":""'
+        if chunk.logprobs:
+            logprobs = chat_logprobs(chunk.logprobs, as_ids=self._options.tokens_as_ids)
+            delta = delta or '"content":""'
+            return [self._event(index, delta, logprobs=logprobs, reason=f"null{token_ids}")]
+        return [self._event(index, delta, reason=f"null{token_ids}")] if delta else []
+
+    def _event(
+        self,
+        index: int,
+        delta: str,
+        *,
+        logprobs: str = "null",
+        reason: str = "null",
+        more: str = "",
     ) -> bytes:
+        """A chunk. `reason` and `more` may bring further fields of the choice and of the chunk."""
+        if self._options.usage:
+            so_far = self._usage.so_far() if self._options.continuous_usage else "null"
+            more = f'{more},"usage":{so_far}'
         return event(
             f'{self._opening}[{{"index":{index},"delta":{{{delta}}},"logprobs":{logprobs},'
-            f'"finish_reason":{reason}}}{self._closing}'
+            f'"finish_reason":{reason}}}]{more}}}'
         )
 
-
-def _delta(chunk: worker_pb2.Chunk) -> str:
-    """What a chunk adds to the message, as the fields of an object."""
-    if not chunk.reasoning and not chunk.tool_calls:
-        return f'"content":{quoted(chunk.text)}' if chunk.text else ""
-    fields = []
-    if chunk.reasoning:
-        fields.append(f'"reasoning_content":{quoted(chunk.reasoning)}')
-    if chunk.text:
-        fields.append(f'"content":{quoted(chunk.text)}')
-    if chunk.tool_calls:
-        fields.append(f'"tool_calls":{array(_tool_call(call) for call in chunk.tool_calls)}')
-    return ",".join(fields)
+    def _delta(self, chunk: worker_pb2.Chunk) -> str:
+        """What a chunk adds to the message, as the fields of an object."""
+        if not chunk.reasoning and not chunk.tool_calls:
+            return f'"content":{quoted(chunk.text)}' if chunk.text else ""
+        fields = []
+        if chunk.reasoning and self._options.reasoning:
+            fields.append(f'"reasoning_content":{quoted(chunk.reasoning)}')
+        if chunk.text:
+            fields.append(f'"content":{quoted(chunk.text)}')
+        if chunk.tool_calls:
+            fields.append(f'"tool_calls":{array(_tool_call(call) for call in chunk.tool_calls)}')
+        return ",".join(fields)
 
 
 def _tool_call(call: ToolCallDelta) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
+from services.gateway.openai.answer_options import AnswerOptions, read_answer_options
 from services.gateway.openai.json_fields import invalid_type, missing, plain, whole_number
-from services.gateway.openai.sampling import read_sampling, unsigned
-from services.gateway.openai.stream_options import check_stream_options
+from services.gateway.openai.sampling import read_priority, read_sampling, unsigned
+from services.gateway.openai.unoffered import refuse_unoffered
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.gateway.v1.completion_pb2 import CompleteRequest, PromptTokens
 from tokenmesh.mesh.v1.generation_pb2 import SamplingParameters
@@ -24,10 +25,19 @@ def read_completion_requests(request: CreateCompletionRequest) -> list[CompleteR
     Raises:
         InvalidRequestError: a field is malformed; `field` is in OpenAI's spelling.
     """
-    check_stream_options(request)
+    refuse_unoffered(request)
     if request.suffix:
         raise InvalidRequestError(
-            "Unsupported parameter: 'suffix'. No model here inserts text.", field="suffix"
+            "Unsupported parameter: 'suffix'. No model here inserts text.",
+            reason="UNSUPPORTED_PARAMETER",
+            field="suffix",
+        )
+    if request.HasField("add_special_tokens") and not request.add_special_tokens:
+        raise InvalidRequestError(
+            "Unsupported value: 'add_special_tokens' may only be true here: send token ids where "
+            "the tokenizer is to add nothing.",
+            reason="UNSUPPORTED_PARAMETER",
+            field="add_special_tokens",
         )
     sampling = _sampling(request)
     prompts = _prompts(request.prompt)
@@ -39,11 +49,22 @@ def read_completion_requests(request: CreateCompletionRequest) -> list[CompleteR
     common = CompleteRequest(
         model=request.model,
         sampling=sampling,
-        priority=request.priority,
+        priority=read_priority(request),
         user=request.user,
         echo=request.echo,
     )
     return [_with_prompt(common, prompt) for prompt in prompts]
+
+
+def read_completion_options(request: CreateCompletionRequest) -> AnswerOptions:
+    """What the client asks to be told.
+
+    Raises:
+        InvalidRequestError: an option stands where it cannot have an effect.
+    """
+    return read_answer_options(
+        request, top_logprobs=request.logprobs if request.HasField("logprobs") else None
+    )
 
 
 def _with_prompt(common: CompleteRequest, prompt: str | PromptTokens) -> CompleteRequest:
@@ -64,13 +85,7 @@ def _sampling(request: CreateCompletionRequest) -> SamplingParameters:
     if request.HasField("logprobs"):
         sampling.top_logprobs = unsigned("logprobs", request.logprobs)
         if request.echo:
-            sampling.prompt_top_logprobs = sampling.top_logprobs
-    if request.HasField("best_of"):
-        sampling.best_of = unsigned("best_of", request.best_of, at_least=1)
-        if request.stream and request.best_of > max(1, request.n):
-            raise InvalidRequestError(
-                "Results cannot be streamed when 'best_of' is greater than 'n'.", field="best_of"
-            )
+            sampling.prompt_top_logprobs = max(sampling.prompt_top_logprobs, sampling.top_logprobs)
     return sampling
 
 

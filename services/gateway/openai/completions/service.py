@@ -10,15 +10,20 @@ from google.api.httpbody_pb2 import HttpBody
 from services.gateway.api.callers import caller_of
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.leaving import abandon_when_over
+from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery.directory import Directory
+from services.gateway.openai.answer_body import PromptTokens
 from services.gateway.openai.completions.interleaving import interleaved
 from services.gateway.openai.completions.printing import CompletionBody, CompletionStream
-from services.gateway.openai.completions.request import read_completion_requests
+from services.gateway.openai.completions.request import (
+    read_completion_options,
+    read_completion_requests,
+)
+from services.gateway.openai.constraints import constraint_field
 from services.gateway.openai.envelope import envelope_of
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
 from services.gateway.openai.seed_header import tell_seed
-from services.gateway.openai.spelling import COMPLETION_SPELLING
-from services.gateway.openai.stream_options import includes_usage
+from services.gateway.openai.spelling import completion_spelling
 from services.gateway.relay.relay import Generation, Relay
 from services.gateway.requests.validation import completion_start
 from services.mesh.interceptors import current_request_id
@@ -28,27 +33,31 @@ from tokenmesh.openai.v1 import completion_pb2, completion_pb2_grpc
 class Completions(completion_pb2_grpc.CompletionServiceServicer):
     """POST /v1/completions."""
 
-    def __init__(self, relay: Relay, directory: Directory) -> None:
+    def __init__(self, relay: Relay, directory: Directory, tokenizing: Tokenizing) -> None:
         self._relay = relay
         self._directory = directory
+        self._tokenizing = tokenizing
 
     def CreateCompletion(
         self, request: completion_pb2.CreateCompletionRequest, context: Context
     ) -> AsyncIterator[HttpBody]:
         """One body, or server-sent events."""
-        failures = Failures(context, "CreateCompletion", COMPLETION_SPELLING, request.model)
+        spelling = completion_spelling(
+            uses_prompt_logprobs=request.HasField("prompt_logprobs"),
+            constraint=constraint_field(request),
+        )
+        failures = Failures(context, "CreateCompletion", spelling, request.model)
         return failures.guard(self._bodies(request, context))
 
     async def _bodies(
         self, request: completion_pb2.CreateCompletionRequest, context: Context
     ) -> AsyncGenerator[HttpBody, None]:
-        starts = [
-            completion_start(each, current_request_id())
-            for each in read_completion_requests(request)
-        ]
+        asked = read_completion_requests(request)
+        options = read_completion_options(request)
         caller = caller_of(context, request.user)
         limit_s = time_left_s(context)
         choices_per_prompt = max(1, request.n)
+        starts = [completion_start(each, current_request_id()) for each in asked]
         async with AsyncExitStack() as stack:
             generations: list[Generation] = []
             for start in starts:
@@ -58,12 +67,19 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
                 generations.append(await stack.enter_async_context(generation))
                 abandon_when_over(context, generation)
             envelope = envelope_of("cmpl", generations[0], self._directory)
+            prompt_tokens: PromptTokens = {}
+            if options.token_ids:
+                prompt_tokens = {
+                    index: await self._tokenizing.prompt_tokens(start, limit_s)
+                    for index, start in enumerate(starts)
+                }
             answers = await stack.enter_async_context(aclosing(interleaved(generations)))
             if not request.stream:
                 body = CompletionBody(
                     envelope,
+                    options,
                     choices_per_prompt=choices_per_prompt,
-                    with_logprobs=request.HasField("logprobs"),
+                    prompt_tokens=prompt_tokens,
                 )
                 async for prompt_index, events in answers:
                     body.collect(prompt_index, events)
@@ -72,8 +88,9 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
                 return
             stream = CompletionStream(
                 envelope,
+                options,
                 choices_per_prompt=choices_per_prompt,
-                include_usage=includes_usage(request),
+                prompt_tokens=prompt_tokens,
             )
             has_begun = False
             async for prompt_index, events in answers:
