@@ -14,7 +14,8 @@ from services.worker.chat_formats.names import AUTO
 from services.worker.engines.base import ChatPrompt
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine
-from services.worker.engines.transformers.text.prompts import PromptReader, chat_format_of
+from services.worker.engines.transformers.text.chat_template import chat_format_of
+from services.worker.engines.transformers.text.prompts import PromptReader
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 from tests.contract.engine_client import running
 from tests.models import checkpoint
@@ -24,7 +25,8 @@ TOOL = {"type": "function", "function": {"name": "weather", "description": "", "
 TOOL_TEMPLATE = (
     "{% for tool in tools or [] %}[{{ tool.function.name }}]{% endfor %}"
     "{% for message in messages %}{{ message.content }}"
-    "{% for call in message.tool_calls %}{{ call.function.arguments.city }}{% endfor %}"
+    "{% for call in message.tool_calls %}{{ call.function.name }}:"
+    "{{ call.function.arguments.city }}{% endfor %}"
     "{% endfor %}{% if mood %}<{{ mood }}>{% endif %}"
 )
 SYSTEM_FIRST = (
@@ -40,7 +42,9 @@ def tokenizer(kind: str) -> Any:
     return AutoTokenizer.from_pretrained(checkpoint(tokenizer=kind))
 
 
-def reader(template: str | None = None, kind: str = "byte_level") -> PromptReader:
+def reader(
+    template: str | None = None, kind: str = "byte_level", chat_format: str = AUTO
+) -> PromptReader:
     from copy import copy
 
     used = copy(tokenizer(kind))
@@ -50,7 +54,7 @@ def reader(template: str | None = None, kind: str = "byte_level") -> PromptReade
         used,
         TokenTexts(used),
         vocabulary_size=len(used),
-        chat_format=chat_format_of(used, AUTO),
+        chat_format=chat_format_of(used, chat_format),
     )
 
 
@@ -128,11 +132,18 @@ class TestTools:
             {"role": "assistant", "content": "", "tool_calls": [call]},
         ]
         prompt = ChatPrompt(messages, tools=[TOOL])
-        assert reader(TOOL_TEMPLATE).read(prompt).text == "[weather]Hello!Oslo"
+        hermes = reader(TOOL_TEMPLATE, chat_format="hermes")
+        assert hermes.read(prompt).text == "[weather]Hello!weather:Oslo"
 
-    def test_a_template_without_tools_refuses_them(self) -> None:
-        with pytest.raises(UnsupportedError) as refused:
-            reader().read(ChatPrompt(HELLO, tools=[TOOL]))
+    def test_a_template_without_tools_is_told_of_them_in_a_message(self) -> None:
+        text = reader().read(ChatPrompt(HELLO, tools=[TOOL])).text
+        assert text.startswith("<|system|># Tools")
+        assert '{"name": "weather", ' in text
+        assert text.endswith("<|end|><|user|>Hello!<|end|><|assistant|>")
+
+    def test_a_template_without_tools_has_no_place_for_those_of_a_format(self) -> None:
+        with pytest.raises(UnsupportedError, match="--chat-format generic") as refused:
+            reader(chat_format="hermes").read(ChatPrompt(HELLO, tools=[TOOL]))
         assert refused.value.field == "prompt.tools"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 import torch
 
+from services.worker.chat_formats.capabilities import format_capabilities
 from services.worker.engines.base import EngineCapacity, ModelDescription, SequenceEvent
 from services.worker.engines.constraints import ConstraintCompiler, fill_each, load_compiler
 from services.worker.engines.settings import EngineSettings
@@ -24,7 +25,8 @@ from services.worker.engines.transformers.scheduling.block_hash import root_hash
 from services.worker.engines.transformers.scheduling.block_pool import BlockPool
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler
 from services.worker.engines.transformers.step_loop import StepLoop
-from services.worker.engines.transformers.text.prompts import PromptReader, chat_format_of
+from services.worker.engines.transformers.text.chat_template import chat_format_of
+from services.worker.engines.transformers.text.prompts import PromptReader
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 from services.worker.engines.transformers.text.vocabulary import vocabulary_of
 
@@ -157,9 +159,11 @@ def _describe(
     compiler: ConstraintCompiler | None,
 ) -> ModelDescription:
     names = settings.model_names or (checkpoint.name,)
-    capabilities = {"COMPLETE", "RESUME"} | ({"CHAT"} if prompts.can_chat else set())
+    capabilities = frozenset({"COMPLETE", "RESUME"})
+    if prompts.can_chat:
+        capabilities |= {"CHAT"} | format_capabilities(prompts.chat_format)
     if compiler is not None:
-        capabilities.add("CONSTRAINED_DECODING")
+        capabilities |= {"CONSTRAINED_DECODING"}
     return ModelDescription(
         name=names[0],
         aliases=names[1:],
@@ -168,7 +172,7 @@ def _describe(
         dtype=str(checkpoint.dtype).removeprefix("torch."),
         context_length_tokens=loaded.plan.context_length_tokens,
         vocabulary_size=loaded.vocabulary_size,
-        capabilities=frozenset(capabilities),
+        capabilities=capabilities,
         loaded_at_s=time.time(),
         execution=loaded.execution,
         chat_format=prompts.chat_format,

@@ -1,22 +1,14 @@
-"""Renders conversations with the checkpoint's chat template, and tokenizes prompts."""
+"""Makes tokens of prompts of every form."""
 
 from __future__ import annotations
 
-import inspect
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-import jinja2.meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from services.mesh.errors import InvalidRequestError, UnsupportedError
+from services.mesh.errors import InvalidRequestError
 from services.worker.chat_formats.base import ChatFormat
-from services.worker.chat_formats.detection import detect
-from services.worker.chat_formats.names import AUTO, by_name
 from services.worker.engines.base import ChatPrompt, Prompt
+from services.worker.engines.transformers.text.chat_template import ChatTemplate
 from services.worker.engines.transformers.text.token_texts import TokenTexts
 
 
@@ -42,14 +34,17 @@ class PromptReader:
         self._tokenizer = tokenizer
         self._texts = texts
         self._vocabulary_size = vocabulary_size
-        self.chat_format = chat_format
-        self._reserved_arguments = _reserved_arguments(tokenizer)
-        self._takes_tools = self.can_chat and _uses_tools(tokenizer)
+        self._template = ChatTemplate(tokenizer, chat_format)
 
     @property
     def can_chat(self) -> bool:
         """Whether there is a chat template."""
-        return bool(self._tokenizer.chat_template)
+        return self._template.is_there
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        """How the model writes reasoning and calls."""
+        return self._template.chat_format
 
     def read(self, prompt: Prompt, *, add_special_tokens: bool = True) -> Tokens:
         """Token ids of a prompt. A conversation's template decides about special tokens itself.
@@ -77,7 +72,7 @@ class PromptReader:
         Raises:
             InvalidRequestError, UnsupportedError: as `read`.
         """
-        return self._render(prompt) if prompt.rendered is None else prompt.rendered
+        return self._template.render(prompt) if prompt.rendered is None else prompt.rendered
 
     def plain_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without special tokens around it."""
@@ -102,109 +97,3 @@ class PromptReader:
             ) from error
         encoded = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
         return tuple(encoded["input_ids"])
-
-    def _render(self, prompt: ChatPrompt) -> str:
-        self._check_chat(prompt)
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [_template_message(message, at) for at, message in enumerate(prompt.messages)],
-                tools=[dict(tool) for tool in prompt.tools] or None,
-                chat_template=prompt.chat_template,
-                add_generation_prompt=prompt.add_generation_prompt,
-                continue_final_message=prompt.continue_final_message,
-                tokenize=False,
-                **prompt.template_arguments,
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise InvalidRequestError(
-                f"the chat template is wrong: {error.message}", field="prompt.chat_template"
-            ) from error
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise InvalidRequestError(
-                f"the model's chat template refuses the conversation: {error}",
-                field="prompt.messages",
-            ) from error
-        return text
-
-    def _check_chat(self, prompt: ChatPrompt) -> None:
-        if prompt.chat_template is None and not self.can_chat:
-            raise UnsupportedError(
-                "this model has no chat template: send a text prompt to completions, or start the "
-                "worker with a chat template",
-                field="prompt.messages",
-            )
-        if not prompt.messages:
-            raise InvalidRequestError("messages is empty", field="prompt.messages")
-        if prompt.add_generation_prompt and prompt.continue_final_message:
-            raise InvalidRequestError(
-                "continue_final_message excludes add_generation_prompt",
-                field="prompt.continue_final_message",
-            )
-        for name in prompt.template_arguments.keys() & self._reserved_arguments:
-            raise InvalidRequestError(
-                f"{name!r} is not for a request to set", field="prompt.chat_template_arguments"
-            )
-        if prompt.tools and prompt.chat_template is None and not self._takes_tools:
-            raise UnsupportedError(
-                "this model's chat template has no place for tools", field="prompt.tools"
-            )
-
-
-def chat_format_of(tokenizer: Any, name: str) -> ChatFormat:
-    """How a model writes: the format of this name, or what its tokenizer tells for AUTO."""
-    if name != AUTO:
-        return by_name(name)
-    return detect(_tool_template(tokenizer), tokenizer.get_added_vocab())
-
-
-def _tool_template(tokenizer: Any) -> str:
-    """The chat template that is used where there are tools."""
-    template = tokenizer.chat_template or ""
-    if isinstance(template, dict):
-        template = template.get("tool_use") or template.get("default") or ""
-    return str(template)
-
-
-def _template_message(message: Mapping[str, Any], at: int) -> dict[str, Any]:
-    """A message as templates expect it: text, and the arguments of tool calls as objects."""
-    rendered = dict(message)
-    content = message.get("content")
-    if content is not None and not isinstance(content, str):
-        for part in content:
-            if part.get("type") not in ("text", "refusal"):
-                raise UnsupportedError(
-                    f"this model takes text only, not a part of type {part.get('type')!r}",
-                    field=f"prompt.messages[{at}].content",
-                )
-    if message.get("tool_calls"):
-        rendered["tool_calls"] = [_template_tool_call(call) for call in message["tool_calls"]]
-    return rendered
-
-
-def _template_tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call["function"])
-    try:
-        function["arguments"] = json.loads(function["arguments"])
-    except (TypeError, ValueError):
-        # No JSON: the model once wrote it so, and reads it so.
-        return dict(call)
-    return {**call, "function": function}
-
-
-def _reserved_arguments(tokenizer: Any) -> frozenset[str]:
-    """Names that rendering itself uses. Documents for retrieval are for the template."""
-    parameters = inspect.signature(tokenizer.apply_chat_template).parameters
-    return frozenset(parameters).union({"messages"}) - {"documents"}
-
-
-def _uses_tools(tokenizer: Any) -> bool:
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        return "tool_use" in template
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
-    try:
-        tree = environment.parse(template)
-    except jinja2.TemplateSyntaxError:
-        # Tags of transformers' own, such as {% generation %}: look at the words instead.
-        return "tools" in template
-    return "tools" in jinja2.meta.find_undeclared_variables(tree)

@@ -1,0 +1,1 @@
+"""Fits conversations to what a chat template can take."""
