@@ -77,11 +77,10 @@ def traits_of(source: str, probe: Probe) -> TemplateTraits:
 
     first = _user("Hi")
     call_id, call_text = _calls(ask, first)
-    objects = ask(first, _assistant(_call(_WORD, {_KEY: "x"}, call_id)))
     several = ask(
         first, _assistant(_call(_WORD, {}, call_id), _call(_OTHER_WORD, {}, call_id[::-1]))
     )
-    takes_objects = _shows(objects, _KEY) and f"'{_KEY}'" not in (objects or "")
+    takes_objects = _takes_objects(ask, first, call_id)
     arguments: dict[str, Any] | str = {} if takes_objects else "{}"
     result = ask(
         first,
@@ -121,6 +120,15 @@ def _calls(ask: Any, first: Mapping[str, Any]) -> tuple[str, str | None]:
             if _shows(text, _WORD):
                 return call_id, text
     return _LONG_ID, None
+
+
+def _takes_objects(ask: Any, first: Mapping[str, Any], call_id: str) -> bool:
+    """Whether arguments are best given as an object: what Python prints of one is no JSON."""
+    as_object = ask(first, _assistant(_call(_WORD, {_KEY: "x"}, call_id)))
+    if as_object is None or f"'{_KEY}'" in as_object:
+        return False
+    as_text = ask(first, _assistant(_call(_WORD, f'{{"{_KEY}": "x"}}', call_id)))
+    return _KEY in as_object or not _shows(as_text, _KEY)
 
 
 def _variables(source: str) -> frozenset[str]:
