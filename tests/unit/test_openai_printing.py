@@ -131,22 +131,17 @@ def test_tool_calls_and_reasoning() -> None:
         finished(0, generation_pb2.FINISH_REASON_TOOL_CALLS),
     ]
     stream = ChatStream(ENVELOPE, AnswerOptions())
-    _, one, two, end = events_of(stream.print(0, events) + stream.end())
-    assert one["choices"][0]["delta"] == {
-        "reasoning_content": "hm",
-        "tool_calls": [
-            {
-                "index": 0,
-                "id": "c",
-                "type": "function",
-                "function": {"name": "f", "arguments": '{"a"'},
-            }
-        ],
-    }
-    assert two["choices"][0]["delta"] == {
-        "tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]
-    }
-    assert end["choices"][0]["finish_reason"] == "tool_calls"
+    printed = events_of(stream.print(0, events) + stream.end())
+    *told, end = [chunk["choices"][0] for chunk in printed]
+    opening = {"id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    assert [each["delta"] for each in told] == [
+        {"role": "assistant", "content": None, "refusal": None},
+        {"reasoning_content": "hm"},
+        {"tool_calls": [{"index": 0, **opening}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]},
+    ]
+    assert end["finish_reason"] == "tool_calls"
 
     body = ChatBody(ENVELOPE, AnswerOptions())
     body.collect(0, events)
@@ -160,6 +155,24 @@ def test_tool_calls_and_reasoning() -> None:
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
         ],
     }
+
+
+def test_what_is_held_back_opens_no_message() -> None:
+    stream = ChatStream(ENVELOPE, AnswerOptions())
+    held = SequenceEvent(chunk=Chunk(token_ids=[1], output_bytes=0))
+    assert stream.print(0, [started(), held]) == b""
+    shown = SequenceEvent(chunk=Chunk(text="<a", token_ids=[2], output_bytes=2))
+    printed = events_of(stream.print(0, [shown]) + stream.end())
+    assert [each["choices"][0]["delta"]["content"] for each in printed] == ["", "<a"]
+
+
+def test_logprobs_of_a_call_come_once() -> None:
+    call = chat_pb2.ToolCallDelta(index=0, id="c", name="f", arguments="{}")
+    chunk = Chunk(token_ids=[1], logprobs=[logprob("x", -0.5)], tool_calls=[call], output_bytes=9)
+    stream = ChatStream(ENVELOPE, AnswerOptions(top_logprobs=0))
+    printed = events_of(stream.print(0, [SequenceEvent(chunk=chunk)]) + stream.end())
+    told = [each["choices"][0]["logprobs"] for each in printed]
+    assert [len(each["content"]) for each in told if each] == [1]
 
 
 def test_chat_logprobs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from services.gateway.api.responses import chunk_of, completion_of, finish_of, start_of
@@ -24,6 +25,7 @@ class Answer:
         self._calls: dict[int, mesh_chat_pb2.ToolCall] = {}
         self._prompt_tokens = 0
         self._completion_tokens = 0
+        self._reasoning_tokens = 0
         self._finished: worker_pb2.Finished | None = None
 
     def take(
@@ -50,20 +52,29 @@ class Answer:
             completed = completion_of([self._finished])
             return Response(turn_number=self._turn_number, completed=completed)
         usage = generation_pb2.Usage(
-            prompt_tokens=self._prompt_tokens, completion_tokens=self._completion_tokens
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            reasoning_tokens=self._reasoning_tokens,
         )
         interrupted = Response.Interrupted(usage=usage)
         return Response(turn_number=self._turn_number, interrupted=interrupted)
 
     def message(self) -> mesh_chat_pb2.Message | None:
-        """What was said so far, as an assistant message; None when nothing was."""
+        """What was said so far, as an assistant message; None when nothing was. A call that was
+        interrupted was not made.
+        """
         text, reasoning = "".join(self._texts), "".join(self._reasoning)
-        if not text and not self._calls:
+        calls = [
+            self._calls[index]
+            for index in sorted(self._calls)
+            if self._finished is not None or _is_json(self._calls[index].arguments)
+        ]
+        if not text and not calls:
             return None
         message = mesh_chat_pb2.Message(
             role=mesh_chat_pb2.ROLE_ASSISTANT,
             content=[mesh_chat_pb2.ContentPart(text=text)] if text else [],
-            tool_calls=[self._calls[index] for index in sorted(self._calls)],
+            tool_calls=calls,
         )
         if reasoning:
             message.reasoning = reasoning
@@ -73,8 +84,17 @@ class Answer:
         self._texts.append(chunk.text)
         self._reasoning.append(chunk.reasoning)
         self._completion_tokens += len(chunk.token_ids)
+        self._reasoning_tokens += chunk.reasoning_tokens
         for delta in chunk.tool_calls:
             call = self._calls.setdefault(delta.index, mesh_chat_pb2.ToolCall())
             call.id = call.id or delta.id
             call.name = call.name or delta.name
             call.arguments += delta.arguments
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -50,8 +50,13 @@ def start_of(generation: Generation, started: worker_pb2.Started) -> chat_pb2.Ge
 
 
 def chunk_of(chunk: worker_pb2.Chunk) -> chat_pb2.GenerationChunk:
-    """New output. The two messages have the same fields with the same numbers."""
-    return chat_pb2.GenerationChunk.FromString(chunk.SerializeToString())
+    """New output. The two messages have the same fields with the same numbers, but for those that
+    are between gateways and workers.
+    """
+    told = chat_pb2.GenerationChunk.FromString(chunk.SerializeToString())
+    if chunk.HasField("output_bytes"):
+        told.DiscardUnknownFields()
+    return told
 
 
 def finish_of(finished: worker_pb2.Finished) -> chat_pb2.ChoiceFinished:

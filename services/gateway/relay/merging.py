@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 
+from services.gateway.relay.progress import output_bytes
+from tokenmesh.mesh.v1.chat_pb2 import ToolCallDelta
 from tokenmesh.worker.v1 import worker_pb2
 
 
@@ -37,9 +39,22 @@ def _join(run: list[worker_pb2.SequenceEvent]) -> None:
     chunk = run[0].chunk
     further = [event.chunk for event in run[1:]]
     run[0].number = run[-1].number
+    if any(event.chunk.HasField("output_bytes") for event in run):
+        chunk.output_bytes = sum(output_bytes(event.chunk) for event in run)
+        chunk.reasoning_tokens = sum(event.chunk.reasoning_tokens for event in run)
     chunk.text = "".join((chunk.text, *(each.text for each in further)))
     chunk.reasoning = "".join((chunk.reasoning, *(each.reasoning for each in further)))
     for each in further:
         chunk.token_ids.extend(each.token_ids)
         chunk.logprobs.extend(each.logprobs)
-        chunk.tool_calls.extend(each.tool_calls)
+        if each.tool_calls:
+            _join_calls(chunk.tool_calls, each.tool_calls)
+
+
+def _join_calls(calls: MutableSequence[ToolCallDelta], further: Iterable[ToolCallDelta]) -> None:
+    """Adds to the last call where there is more of it."""
+    for each in further:
+        if calls and calls[-1].index == each.index:
+            calls[-1].arguments += each.arguments
+        else:
+            calls.append(each)

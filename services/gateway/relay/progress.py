@@ -14,6 +14,8 @@ class ChoiceProgress:
     token_ids: list[int] = field(default_factory=list)
     next_number: int = 0
     delivered_bytes: int = 0
+    """Of what the model wrote: where a worker parses that, more than the client sees of it."""
+    reasoning_tokens: int = 0
     is_started: bool = False
     is_finished: bool = False
     tokens_elsewhere: int = 0
@@ -28,8 +30,8 @@ class ChoiceProgress:
         """Notes a chunk that the client gets."""
         chunk = event.chunk
         self.token_ids.extend(chunk.token_ids)
-        text = chunk.text
-        self.delivered_bytes += len(text) if text.isascii() else len(text.encode())
+        self.delivered_bytes += output_bytes(chunk)
+        self.reasoning_tokens += chunk.reasoning_tokens
         self.next_number = event.number + 1
 
     def move(self) -> None:
@@ -41,3 +43,12 @@ class ChoiceProgress:
         target.token_ids.extend(self.token_ids)
         target.next_number = self.next_number
         target.delivered_bytes = self.delivered_bytes
+        target.reasoning_tokens = self.reasoning_tokens
+
+
+def output_bytes(chunk: worker_pb2.Chunk) -> int:
+    """UTF-8 bytes of the model's own text that a chunk stands for."""
+    if chunk.HasField("output_bytes"):
+        return chunk.output_bytes
+    text = chunk.text
+    return len(text) if text.isascii() else len(text.encode())

@@ -31,8 +31,7 @@ def check(start: worker_pb2.Start, model: Model) -> None:
 
 def _check_chat(prompt: chat_pb2.ChatPrompt, model: Model) -> None:
     _require(model, "CHAT", "model", "has no chat template: use plain completion")
-    if prompt.tools:
-        _require(model, "TOOLS", "prompt.tools", "calls no tools")
+    _check_tools(prompt, model)
     for number, message in enumerate(prompt.messages):
         for position, part in enumerate(message.content):
             modality = _PART_MODALITIES.get(part.WhichOneof("part") or "")
@@ -43,6 +42,28 @@ def _check_chat(prompt: chat_pb2.ChatPrompt, model: Model) -> None:
                     f"takes no {modality.lower()} parts, only "
                     + ", ".join(sorted(m.lower() for m in model.input_modalities | {TEXT})),
                 )
+
+
+def _check_tools(prompt: chat_pb2.ChatPrompt, model: Model) -> None:
+    choice = prompt.tool_choice
+    if not prompt.tools or choice.mode == chat_pb2.TOOL_CHOICE_MODE_NONE:
+        return
+    _require(model, "TOOLS", "prompt.tools", "calls no tools")
+    if choice.name or choice.mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED:
+        _require(
+            model,
+            "CONSTRAINED_DECODING",
+            "prompt.tool_choice",
+            "cannot be made to call tools on its workers: leave it to auto or none",
+        )
+    for index, tool in enumerate(prompt.tools):
+        if tool.strict:
+            _require(
+                model,
+                "CONSTRAINED_DECODING",
+                f"prompt.tools[{index}].strict",
+                "cannot be held to a schema on its workers: leave it out",
+            )
 
 
 def _require(model: Model, capability: str, field: str, what: str) -> None:

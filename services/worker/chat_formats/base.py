@@ -64,7 +64,7 @@ class OutputParser(Protocol):
         ...
 
     def finish(self, *, is_cut: bool = True) -> Sequence[Delta]:
-        """The output is over. Returns what was held back and is no half call.
+        """The output is over. Returns what of `pending` is no half call.
 
         Args:
             is_cut: whether something other than the model ended it: a length, a stop string. What
@@ -92,6 +92,8 @@ class ToolUse:
     is_required: bool = False
     is_parallel: bool = True
     """Whether several calls may be made."""
+    is_named: bool = False
+    """Whether the request names the one tool that must be called."""
 
 
 class ChatFormat(Protocol):
@@ -128,8 +130,8 @@ class ChatFormat(Protocol):
         """A parser for an output.
 
         Args:
-            prompt_end: how the rendered prompt ends: some templates open the reasoning, or close
-                it, or begin a call, themselves.
+            prompt_end: how the rendered prompt ends, or all of it: some templates open the
+                reasoning, or close it, or begin a call, themselves.
             tool_use: what may be called. Without tools, nothing is parsed as a call.
         """
         ...

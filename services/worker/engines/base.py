@@ -101,6 +101,8 @@ class OutputSoFar:
     next_number: int
     delivered_bytes: int | None
     """Of the text that the tokens release. None: nothing of it is sent again."""
+    reasoning_tokens: int = 0
+    """Of `token_ids`, those that were spent on reasoning. Nothing to engines."""
 
 
 @dataclass(frozen=True)

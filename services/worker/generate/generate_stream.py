@@ -25,8 +25,10 @@ from services.worker.generate.live_request import LiveRequest, LiveRequests
 from services.worker.generate.outbox import Outbox
 from services.worker.generate.step_pace import StepPace
 from services.worker.metrics import WorkerMetrics
+from services.worker.parsing.preparation import prepare
 from services.worker.translation.events import write_event
 from services.worker.translation.requests import engine_request
+from services.worker.translation.tools import tool_use
 from tokenmesh.worker.v1 import worker_pb2
 
 log = structlog.get_logger()
@@ -113,6 +115,8 @@ class GenerateStream:
 
     def end(self, live: LiveRequest, code: str) -> None:
         """Lets a request go that is over."""
+        if live.parsing is not None and live.parsing.has_cut:
+            self._abort_in_engine(live)
         live.is_over = True
         self._live.pop(live.request_key, None)
         self._held_back.discard(live)
@@ -218,6 +222,8 @@ class GenerateStream:
                 credit_tokens=live.credit.granted_tokens,
                 may_bring_template=serving.may_bring_template,
             )
+            if start.HasField("chat"):
+                request, live.parsing = await prepare(serving.engine, request, tool_use(start.chat))
             await serving.engine.submit(request)
         except asyncio.CancelledError:
             serving.engine.abort(live)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.worker.generate.credit import CreditWindow
 from services.worker.metrics import ModelMetrics
+from services.worker.parsing.request_parsing import RequestParsing
 
 if TYPE_CHECKING:
     from services.worker.generate.generate_stream import GenerateStream
@@ -32,6 +33,7 @@ class LiveRequest:
         "metrics",
         "model",
         "next_numbers",
+        "parsing",
         "request_id",
         "request_key",
         "running_choices",
@@ -60,6 +62,8 @@ class LiveRequest:
         self.credit = credit
         self.top_up_at_tokens = credit.top_up_at_tokens
         self.metrics = metrics
+        self.parsing: RequestParsing | None = None
+        """What its output is parsed by. None: nothing of it is to be parsed."""
         self.finish_reason = ""
         self.lead_tokens = 0
         self.is_over = False

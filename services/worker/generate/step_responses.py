@@ -35,7 +35,19 @@ class StepResponses:
         return bool(self._responses) and all(each.is_behind for each in self._responses)
 
     def add(self, live: LiveRequest, each: SequenceEvent) -> None:
-        """Adds an event of a request that runs."""
+        """Adds an event of a request that runs: what it says, where its output is parsed."""
+        if live.parsing is None:
+            self._tell(live, each)
+            return
+        try:
+            read = live.parsing.read(each)
+        except Exception as error:
+            self._untold.append((live, as_mesh_error(error, METHOD)))
+            return
+        for told in read:
+            self._tell(live, told)
+
+    def _tell(self, live: LiveRequest, each: SequenceEvent) -> None:
         response = self._responses.get(live.stream)
         if response is None:
             response = worker_pb2.GenerateResponse(step=self._step)

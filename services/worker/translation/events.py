@@ -15,6 +15,7 @@ from services.worker.engines.base import (
     Started,
     TokenLogprob,
 )
+from services.worker.parsing.parsed import ParsedChunk
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -36,6 +37,8 @@ def write_event(
         chunk.token_ids.extend(event.token_ids)
         if event.logprobs:
             _write_logprobs(event.logprobs, chunk.logprobs)
+        if isinstance(event, ParsedChunk):
+            _write_parsed(event, chunk)
     elif isinstance(event, Started):
         target.started.prompt_tokens = event.prompt_tokens
         target.started.cached_tokens = event.cached_tokens
@@ -47,11 +50,25 @@ def write_event(
         target.failed.status.CopyFrom(status.to_status(event.error))
 
 
+def _write_parsed(event: ParsedChunk, chunk: worker_pb2.Chunk) -> None:
+    chunk.reasoning = event.reasoning
+    chunk.output_bytes = event.output_bytes
+    chunk.reasoning_tokens = event.reasoning_tokens
+    for piece in event.tool_calls:
+        chunk.tool_calls.add(
+            index=piece.call_index,
+            id=piece.call_id,
+            name=piece.name,
+            arguments=piece.arguments,
+        )
+
+
 def _write_finished(event: Finished, target: worker_pb2.Finished) -> None:
     target.reason = _FINISH_REASONS[event.reason]
     target.usage.prompt_tokens = event.prompt_tokens
     target.usage.completion_tokens = event.completion_tokens
     target.usage.cached_tokens = event.cached_tokens
+    target.usage.reasoning_tokens = event.reasoning_tokens
     _write_duration(event.timing.queue_s, target.timing.queue)
     _write_duration(event.timing.prefill_s, target.timing.prefill)
     _write_duration(event.timing.decode_s, target.timing.decode)

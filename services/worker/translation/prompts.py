@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf import struct_pb2
 
-from services.mesh.errors import InvalidRequestError, UnsupportedError
+from services.mesh.errors import InvalidRequestError
 from services.worker.engines.base import ChatPrompt
+from services.worker.translation.tools import rendered_tools
 from tokenmesh.mesh.v1 import chat_pb2
 
 ROLES: Mapping[int, str] = {
@@ -53,7 +53,7 @@ def chat_prompt(chat: chat_pb2.ChatPrompt, *, may_bring_template: bool) -> ChatP
     )
     return ChatPrompt(
         messages=[_message(each, index) for index, each in enumerate(chat.messages)],
-        tools=_tools(chat),
+        tools=rendered_tools(chat),
         add_generation_prompt=adds_generation_prompt,
         continue_final_message=chat.continue_final_message,
         chat_template=chat.chat_template if chat.HasField("chat_template") else None,
@@ -153,40 +153,6 @@ def _part(part: chat_pb2.ContentPart, field: str) -> dict[str, Any]:
 
 def _data_url(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _tools(chat: chat_pb2.ChatPrompt) -> list[dict[str, Any]]:
-    choice = chat.tool_choice
-    if choice.name or choice.mode == chat_pb2.TOOL_CHOICE_MODE_REQUIRED:
-        raise UnsupportedError(
-            "no engine here can make a model call tools; leave tool_choice to auto or none",
-            field="prompt.tool_choice",
-        )
-    if choice.mode == chat_pb2.TOOL_CHOICE_MODE_NONE:
-        return []
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": _parameters(tool, f"prompt.tools[{index}].parameters"),
-            },
-        }
-        for index, tool in enumerate(chat.tools)
-    ]
-
-
-def _parameters(tool: chat_pb2.Tool, field: str) -> dict[str, Any]:
-    if not tool.parameters:
-        return {}
-    try:
-        schema = json.loads(tool.parameters)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"{field} is no JSON text: {error}", field=field) from None
-    if not isinstance(schema, dict):
-        raise InvalidRequestError(f"{field} must hold a JSON object", field=field)
-    return schema
 
 
 def _template_arguments(chat: chat_pb2.ChatPrompt) -> dict[str, Any]:

@@ -131,6 +131,6 @@ def _outputs_so_far(outputs: Iterable[worker_pb2.OutputSoFar]) -> dict[int, Outp
                 field="output_so_far.next_number",
             )
         translated[each.choice_index] = OutputSoFar(
-            tuple(each.token_ids), each.next_number, each.delivered_bytes
+            tuple(each.token_ids), each.next_number, each.delivered_bytes, each.reasoning_tokens
         )
     return translated

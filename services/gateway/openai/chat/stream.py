@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 from services.gateway.openai.answer_body import PromptTokens
 from services.gateway.openai.answer_options import AnswerOptions
+from services.gateway.openai.chat.deltas import deltas, shows
 from services.gateway.openai.envelope import Envelope, finish_reason
-from services.gateway.openai.json_text import DONE, array, encoded, event, quoted
+from services.gateway.openai.json_text import DONE, encoded, event, quoted
 from services.gateway.openai.logprobs import chat_logprobs
 from services.gateway.openai.stop_reason import stop_reason
 from services.gateway.openai.usage import UsageSum
-from tokenmesh.mesh.v1.chat_pb2 import ToolCallDelta
 from tokenmesh.worker.v1 import worker_pb2
 
 KIND = "chat.completion.chunk"
-_OPENING_DELTA = '"role":"assistant","content":"","refusal":null'
+_OPENING_DELTA = '"role":"assistant","content":{content},"refusal":null'
+_WITH_TEXT = _OPENING_DELTA.format(content='""')
+_WITH_CALLS = _OPENING_DELTA.format(content="null")
 
 
 class ChatStream:
@@ -46,13 +48,20 @@ class ChatStream:
                 self._usage.start(prompt_index, each.started)
                 continue
             index = each.choice_index
-            if index not in self._opened_choices:
-                printed += self._open(index)
             if kind == "chunk":
+                chunk = each.chunk
                 if self._options.continuous_usage:
-                    self._usage.count(each.chunk)
-                printed += self._print_chunk(index, each.chunk)
+                    self._usage.count(chunk)
+                if index not in self._opened_choices:
+                    if not shows(chunk) and not self._options.token_ids:
+                        continue
+                    printed += self._open(
+                        index, _WITH_CALLS if chunk.tool_calls and not chunk.text else _WITH_TEXT
+                    )
+                printed += self._print_chunk(index, chunk)
             else:
+                if index not in self._opened_choices:
+                    printed += self._open(index, _WITH_TEXT)
                 self._usage.add(prompt_index, each.finished.usage)
                 reason = quoted(finish_reason(each.finished.reason)) + stop_reason(each.finished)
                 printed.append(self._event(index, "", reason=reason))
@@ -64,28 +73,35 @@ class ChatStream:
             return DONE
         return event(f'{self._opening}[],"usage":{self._usage.json()}}}') + DONE
 
-    def _open(self, index: int) -> list[bytes]:
+    def _open(self, index: int, delta: str) -> list[bytes]:
         """What comes before the output of a choice."""
         more = ""
         if self._prompt_tokens is not None and not self._opened_choices:
             more = f',"prompt_token_ids":{encoded(list(self._prompt_tokens[0]))}'
         self._opened_choices.add(index)
-        opened = [self._event(index, _OPENING_DELTA, more=more)]
+        opened = [self._event(index, _WITH_TEXT if self._echo else delta, more=more)]
         if self._echo:
             opened.append(self._event(index, f'"content":{quoted(self._echo)}'))
         return opened
 
     def _print_chunk(self, index: int, chunk: worker_pb2.Chunk) -> list[bytes]:
-        delta = self._delta(chunk)
-        token_ids = ""
+        told: list[str]
+        if chunk.reasoning or chunk.tool_calls:
+            told = list(deltas(chunk, with_reasoning=self._options.reasoning))
+        else:
+            told = [f'"content":{quoted(chunk.text)}'] if chunk.text else []
+        token_ids, logprobs = "", "null"
         if self._options.token_ids and chunk.token_ids:
             token_ids = f',"token_ids":{encoded(list(chunk.token_ids))}'
-            delta = delta or '"content":""'
         if chunk.logprobs:
             logprobs = chat_logprobs(chunk.logprobs, as_ids=self._options.tokens_as_ids)
-            delta = delta or '"content":""'
-            return [self._event(index, delta, logprobs=logprobs, reason=f"null{token_ids}")]
-        return [self._event(index, delta, reason=f"null{token_ids}")] if delta else []
+        if not told:
+            if not (token_ids or chunk.logprobs):
+                return []
+            told = ['"content":""']
+        # What belongs to the tokens of the chunk is told once.
+        first = self._event(index, told[0], logprobs=logprobs, reason=f"null{token_ids}")
+        return [first, *(self._event(index, delta) for delta in told[1:])]
 
     def _event(
         self,
@@ -104,26 +120,3 @@ class ChatStream:
             f'{self._opening}[{{"index":{index},"delta":{{{delta}}},"logprobs":{logprobs},'
             f'"finish_reason":{reason}}}]{more}}}'
         )
-
-    def _delta(self, chunk: worker_pb2.Chunk) -> str:
-        """What a chunk adds to the message, as the fields of an object."""
-        if not chunk.reasoning and not chunk.tool_calls:
-            return f'"content":{quoted(chunk.text)}' if chunk.text else ""
-        fields = []
-        if chunk.reasoning and self._options.reasoning:
-            fields.append(f'"reasoning_content":{quoted(chunk.reasoning)}')
-        if chunk.text:
-            fields.append(f'"content":{quoted(chunk.text)}')
-        if chunk.tool_calls:
-            fields.append(f'"tool_calls":{array(_tool_call(call) for call in chunk.tool_calls)}')
-        return ",".join(fields)
-
-
-def _tool_call(call: ToolCallDelta) -> str:
-    opening = f'{{"index":{call.index},'
-    function = f'"arguments":{quoted(call.arguments)}}}}}'
-    if call.HasField("id"):
-        opening += f'"id":{quoted(call.id)},"type":"function",'
-    if call.HasField("name"):
-        function = f'"name":{quoted(call.name)},{function}'
-    return f'{opening}"function":{{{function}'
