@@ -5,6 +5,8 @@ Reasoning is written as "<think>…</think>", a call as "<tool_call>name {…}</
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from services.worker.chat_formats.base import (
     Content,
     Delta,
@@ -30,7 +32,8 @@ THINK, THOUGHT, CALL, CALLED = "<think>", "</think>", "<tool_call>", "</tool_cal
 class TinyParser:
     """Holds back what may become a marker, a call's name, and a call that is not over in name."""
 
-    def __init__(self, *, is_reasoning: bool, can_call: bool) -> None:
+    def __init__(self, written: TinyFormat, *, is_reasoning: bool, can_call: bool) -> None:
+        self._written = written
         self._mode = "reasoning" if is_reasoning else "content"
         self._can_call = can_call
         self._held = ""
@@ -67,10 +70,12 @@ class TinyParser:
             self._calls += 1
             self._held, self._mode = rest, "arguments"
             return True
+        written = self._written
+        calls = {written.call: "name"} if self._can_call else {}
         markers = {
-            "reasoning": {THOUGHT: "content"},
-            "arguments": {CALLED: "content"},
-            "content": {THINK: "reasoning", **({CALL: "name"} if self._can_call else {})},
+            "reasoning": {written.thought: "content"},
+            "arguments": {written.called: "content"},
+            "content": {written.think: "reasoning", **calls},
         }[self._mode]
         found = [(at, each) for each in markers if (at := self._held.find(each)) >= 0]
         if found:
@@ -102,20 +107,32 @@ class TinyParser:
         return [Content(text)]
 
 
+@dataclass(frozen=True)
 class TinyFormat:
-    """See services.worker.chat_formats.base.ChatFormat."""
+    """See services.worker.chat_formats.base.ChatFormat.
 
-    name = "tiny"
-    can_reason = True
-    can_call = True
-    describes_tools = False
+    Other markers may be given: letters, where a model with random weights is to write them.
+    """
+
+    think: str = THINK
+    thought: str = THOUGHT
+    call: str = CALL
+    called: str = CALLED
+    name: str = "tiny"
+    can_reason: bool = True
+    can_call: bool = True
+    describes_tools: bool = False
 
     def markers(self, tool_use: ToolUse) -> frozenset[str]:
-        return frozenset({THINK, THOUGHT, CALL, CALLED} if tool_use.tools else {THINK, THOUGHT})
+        of_calls = {self.call, self.called} if tool_use.tools else set()
+        return frozenset({self.think, self.thought} | of_calls)
 
     def parser(self, prompt_end: str, tool_use: ToolUse) -> TinyParser:
-        is_reasoning = prompt_end.rstrip().endswith(THINK)
-        return TinyParser(is_reasoning=is_reasoning, can_call=bool(tool_use.tools))
+        return TinyParser(
+            self,
+            is_reasoning=prompt_end.rstrip().endswith(self.think),
+            can_call=bool(tool_use.tools),
+        )
 
     def form(self, prompt_end: str, tool_use: ToolUse, answer: Form | None) -> Form | None:
         if not tool_use.is_required:
@@ -123,15 +140,15 @@ class TinyFormat:
         calls = tuple(
             InOrder(
                 (
-                    Marker(CALL),
+                    Marker(self.call),
                     Literal(f"{tool.name} "),
                     Json(tool.parameters) if tool.parameters else Json(),
-                    Marker(CALLED),
+                    Marker(self.called),
                 )
             )
             for tool in tool_use.tools
         )
         forced = Repeated(OneOf(calls), at_least=1, at_most=None if tool_use.is_parallel else 1)
-        if prompt_end.rstrip().endswith(THINK):
-            return InOrder((AnyText((THOUGHT,)), Marker(THOUGHT), forced))
+        if prompt_end.rstrip().endswith(self.think):
+            return InOrder((AnyText((self.thought,)), Marker(self.thought), forced))
         return forced

@@ -4,30 +4,38 @@ for. Real workers with both engines, behind a wire that is cut at a given event.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
 from services.cli.up.preflight import claim_port
+from services.gateway.links.breaker import BreakerTuning
+from services.mesh.status import from_rpc_error
 from services.worker.engines import create
-from services.worker.engines.base import Engine
+from services.worker.engines.base import Engine, ModelDescription
 from services.worker.engines.scripted.settings import ScriptedSettings
 from services.worker.engines.settings import EngineSettings
+from services.worker.engines.transformers.engine import TransformersEngine
 from services.worker.server import running as running_worker
 from services.worker.settings import WorkerSettings
 from tests.fakes.cutting_worker import CuttingWorker, Scissors
 from tests.fakes.gateway_mesh import Client, chat_request, controller, gateway
+from tests.fakes.tiny_format import TinyFormat
 from tests.models import checkpoint
 from tokenmesh.gateway.v1 import completion_pb2
 from tokenmesh.mesh.v1 import generation_pb2
 
 MODEL = "resumed"
 TOKENS = 24
+TOOL_TEMPLATE = Path(__file__).parents[1] / "fakes" / "tool_template.jinja"
 
 
 def _scripted() -> tuple[Engine, Any]:
@@ -42,7 +50,39 @@ def _transformers() -> tuple[Engine, Any]:
     return create("transformers", settings), settings
 
 
-ENGINES = {"scripted": _scripted, "transformers": _transformers}
+def _writing() -> tuple[Engine, Any]:
+    """An engine that writes what it is asked to, parsed."""
+    settings = ScriptedSettings(model_names=(MODEL,), repeats=True, chat_format=TinyFormat())
+    return create("scripted", settings), settings
+
+
+class LettersEngine(TransformersEngine):
+    """A model with random weights whose letters are parsed as markers."""
+
+    @property
+    def models(self) -> Sequence[ModelDescription]:
+        (described,) = super().models
+        letters = TinyFormat(think="e", thought="r", call="a", called="o")
+        return (
+            dataclasses.replace(
+                described, chat_format=letters, capabilities=described.capabilities | {"TOOLS"}
+            ),
+        )
+
+
+def _letters() -> tuple[Engine, Any]:
+    _, settings = _transformers()
+    settings = dataclasses.replace(settings, chat_template_path=TOOL_TEMPLATE)
+    return LettersEngine(settings), settings
+
+
+ENGINES = {
+    "scripted": _scripted,
+    "transformers": _transformers,
+    "writing": _writing,
+    "letters": _letters,
+}
+PLAIN = ("scripted", "transformers")
 
 
 @dataclass
@@ -74,12 +114,16 @@ async def running_mesh(engine_name: str) -> AsyncIterator[Mesh]:
                 running_worker(settings, engine, CollectorRegistry())
             )
             await stack.enter_async_context(CuttingWorker(port, served.address, scissors))
-        client = await stack.enter_async_context(gateway(address, resume_wait_s=30.0))
+        # Workers whose streams are cut this often are trusted again at once.
+        breaker = BreakerTuning(initial_backoff_s=0.01, max_backoff_s=0.01)
+        client = await stack.enter_async_context(
+            gateway(address, resume_wait_s=30.0, breaker=breaker)
+        )
         await client.wait_served(2, MODEL)
         yield Mesh(client, scissors)
 
 
-@pytest.fixture(scope="module", params=list(ENGINES))
+@pytest.fixture(scope="module", params=PLAIN)
 def engine_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -96,6 +140,9 @@ class Choice:
     """What a client got of one choice."""
 
     text: str = ""
+    reasoning: str = ""
+    calls: dict[int, list[str]] = field(default_factory=dict)
+    """Id, name and arguments of each."""
     token_ids: list[int] = field(default_factory=list)
     likeliest: list[tuple[int, ...]] = field(default_factory=list)
     """Each token, and those that were likeliest in its place."""
@@ -125,6 +172,13 @@ async def answer_of(call: Any) -> Answer:
             case "chunk":
                 assert not choice.finish
                 choice.text += response.chunk.text
+                choice.reasoning += response.chunk.reasoning
+                for piece in response.chunk.tool_calls:
+                    call = choice.calls.setdefault(piece.index, [])
+                    if piece.HasField("id"):
+                        assert not call
+                        call += [piece.id, piece.name, ""]
+                    call[2] += piece.arguments
                 choice.token_ids.extend(response.chunk.token_ids)
                 for each in response.chunk.logprobs:
                     shown = (each, *each.top)
@@ -227,3 +281,62 @@ async def test_the_usage_counts_the_prompt_once_and_every_token(mesh: Mesh) -> N
     assert dataclasses.replace(answer, usage=undisturbed.usage) == undisturbed
     assert answer.usage.prompt_tokens == undisturbed.usage.prompt_tokens
     assert mesh.client.metric("tokenmesh_gateway_resumes_total", **labels) == 0
+
+
+WRITTEN = {
+    "everything": '<think>hé\n</think>Ah <tool_call>f {"ü": 1}</tool_call>'
+    "<tool_call>g {}</tool_call>",
+    "held back at the end": "<think>hm</think>a <tool_ca",
+    "a half call": '<tool_call>f {"a',
+    "a call too many": "<tool_call>f {}</tool_call><tool_call>g {}</tool_call> and more",
+}
+
+
+@pytest.mark.parametrize("case", list(WRITTEN))
+async def test_a_cut_changes_nothing_of_what_is_parsed(case: str) -> None:
+    request = chat_request(WRITTEN[case], model=MODEL, seed=1)
+    request.sampling.stream_interval_tokens = 2 if case == "everything" else 1
+    request.prompt.tools.add(name="f")
+    request.prompt.tools.add(name="g")
+    if case == "a call too many":
+        request.prompt.parallel_tool_calls = False
+    async with running_mesh("writing") as mesh:
+        await cut_everywhere(mesh, request)
+
+
+async def test_a_cut_changes_nothing_that_a_model_says() -> None:
+    request = chat_request("Grüße 🙂", model=MODEL, seed=33, max_tokens=TOKENS)
+    request.sampling.temperature = 1.2
+    request.prompt.tools.add(name="f")
+    async with running_mesh("letters") as mesh:
+        choice = await cut_everywhere(mesh, request)
+    assert choice.text
+    assert choice.reasoning
+    assert choice.calls
+
+
+async def cut_everywhere(mesh: Mesh, request: Any) -> Choice:
+    """Cuts a stream at every event: inside names, arguments, markers, reasoning, and just before
+    its end. Returns its choice.
+    """
+
+    async def ask() -> Answer:
+        # The ids of calls are made of the request's.
+        call = mesh.client.chat.Chat(request, metadata=(("x-request-id", "the-same"),))
+        try:
+            return await answer_of(call)
+        except grpc.aio.AioRpcError as error:
+            # The streams of both workers were cut just before.
+            if from_rpc_error(error).reason != "NO_WORKER":
+                raise
+            await asyncio.sleep(0.005)
+            return await ask()
+
+    undisturbed = await ask()
+    cut = 0
+    while not mesh.scissors.events_until_cuts:
+        cut += 1
+        mesh.scissors.events_until_cuts = [cut]
+        assert await ask() == undisturbed, f"cut after {cut} events"
+    assert cut > len(undisturbed.choices[0].token_ids) // 2
+    return undisturbed.choices[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +56,36 @@ def test_nothing_is_lost_and_progress_is_the_same(chunks: list[tuple[int, str]])
         assert joined[choice].delivered_bytes == len(text.encode())
         got = "".join(event.chunk.text for event in merged if event.choice_index == choice)
         assert got == text
+
+
+def parsed(number: int, **fields: Any) -> worker_pb2.SequenceEvent:
+    return worker_pb2.SequenceEvent(number=number, chunk=worker_pb2.Chunk(**fields))
+
+
+def test_what_workers_have_parsed_adds_up() -> None:
+    call = {"index": 0, "id": "c", "name": "f"}
+    events = [
+        parsed(1, text="é", token_ids=[1]),
+        parsed(2, reasoning="hm", token_ids=[2, 3], output_bytes=9, reasoning_tokens=2),
+        parsed(3, tool_calls=[call], output_bytes=12),
+        parsed(4, tool_calls=[{"index": 0, "arguments": "{"}], output_bytes=1),
+        parsed(
+            5,
+            tool_calls=[{"index": 0, "arguments": "}"}, {"index": 1, "id": "d", "name": "g"}],
+            output_bytes=1,
+        ),
+        parsed(6, tool_calls=[{"index": 1, "arguments": "{}"}], output_bytes=0),
+    ]
+    one_by_one = ChoiceProgress()
+    for event in events:
+        one_by_one.deliver(event)
+    (joined,) = merge(events)
+    at_once = ChoiceProgress()
+    at_once.deliver(joined)
+    assert at_once == one_by_one
+    assert (at_once.delivered_bytes, at_once.reasoning_tokens) == (25, 2)
+    calls = [(each.index, each.id, each.name, each.arguments) for each in joined.chunk.tool_calls]
+    assert calls == [(0, "c", "f", "{}"), (1, "d", "g", "{}")]
+    so_far = worker_pb2.OutputSoFar()
+    at_once.write(so_far)
+    assert (so_far.delivered_bytes, so_far.reasoning_tokens) == (25, 2)

@@ -236,6 +236,10 @@ def test_a_start_holds_all_that_was_asked() -> None:
 
 TEXT_ONLY = model(capabilities=frozenset({"COMPLETE"}))
 CHATS = model(capabilities=frozenset({"CHAT"}))
+TOOL = f'{USER} prompt {{ tools {{ name: "f" }} }}'
+REQUIRED = f"{TOOL} prompt {{ tool_choice {{ mode: TOOL_CHOICE_MODE_REQUIRED }} }}"
+CALLS = model(capabilities=frozenset({"CHAT", "TOOLS"}))
+FORCED = model(capabilities=frozenset({"CHAT", "TOOLS", "CONSTRAINED_DECODING"}))
 IMAGE = 'messages { role: ROLE_USER content { text: "a" } content { image { url: "u" } } }'
 
 
@@ -246,11 +250,16 @@ IMAGE = 'messages { role: ROLE_USER content { text: "a" } content { image { url:
         (chat(), TEXT_ONLY, "model"),
         (complete('model: "m" text: "a"'), TEXT_ONLY, None),
         (complete('model: "m" text: "a"'), CHATS, "model"),
-        (chat(f'{USER} prompt {{ tools {{ name: "f" }} }}'), CHATS, "prompt.tools"),
+        (chat(TOOL), CHATS, "prompt.tools"),
+        (chat(TOOL), CALLS, None),
+        (chat(f"{TOOL} prompt {{ tool_choice {{ mode: TOOL_CHOICE_MODE_NONE }} }}"), CHATS, None),
+        (chat(REQUIRED), CALLS, "prompt.tool_choice"),
+        (chat(REQUIRED), FORCED, None),
+        (chat(f'{TOOL} prompt {{ tool_choice {{ name: "f" }} }}'), CALLS, "prompt.tool_choice"),
         (
-            chat(f'{USER} prompt {{ tools {{ name: "f" }} }}'),
-            model(capabilities=frozenset({"CHAT", "TOOLS"})),
-            None,
+            chat(f'{USER} prompt {{ tools {{ name: "f" strict: true }} }}'),
+            CALLS,
+            "prompt.tools[0].strict",
         ),
         (chat(f"prompt {{ {IMAGE} }}"), CHATS, "prompt.messages[0].content[1]"),
         (

@@ -12,9 +12,9 @@ from services.mesh.errors import (
     InvalidRequestError,
     MeshError,
     OutOfMemoryError,
-    UnsupportedError,
 )
 from services.mesh.status import from_status
+from services.worker.chat_formats.base import Tool, ToolUse
 from services.worker.engines.base import (
     ChatPrompt,
     Chunk,
@@ -29,8 +29,10 @@ from services.worker.engines.base import (
     TokenLogprob,
 )
 from services.worker.engines.forms import Form, Grammar, Json, Literal, OneOf, Regex
+from services.worker.parsing.parsed import ParsedChunk, ToolCallPiece
 from services.worker.translation.events import write_event
 from services.worker.translation.requests import engine_request, sampling_fields
+from services.worker.translation.tools import tool_use
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -195,6 +197,21 @@ def test_a_conversation_becomes_what_templates_take() -> None:
 USER = {"role": "ROLE_USER", "content": [{"text": "hi"}]}
 
 
+def test_what_was_parsed_is_told() -> None:
+    pieces = (ToolCallPiece(0, "call_1", "f", "{"), ToolCallPiece(1, None, None, "}"))
+    written = worker_pb2.SequenceEvent()
+    parsed = ParsedChunk("a", (1, 2), (), "hm", pieces, output_bytes=9, reasoning_tokens=1)
+    write_event(parsed, written)
+    chunk = written.chunk
+    assert (chunk.text, chunk.reasoning, list(chunk.token_ids)) == ("a", "hm", [1, 2])
+    assert (chunk.output_bytes, chunk.reasoning_tokens) == (9, 1)
+    first, second = chunk.tool_calls
+    assert (first.index, first.id, first.name, first.arguments) == (0, "call_1", "f", "{")
+    assert (second.index, second.arguments) == (1, "}")
+    assert not second.HasField("id")
+    assert not second.HasField("name")
+
+
 def test_a_final_message_may_be_continued() -> None:
     prompt = chat_prompt(chat(messages=[USER], continue_final_message=True))
     assert prompt.continue_final_message
@@ -205,6 +222,52 @@ def test_no_tools_are_shown_where_none_may_be_called() -> None:
     tools = [{"name": "f"}]
     none = {"mode": "TOOL_CHOICE_MODE_NONE"}
     assert chat_prompt(chat(messages=[USER], tools=tools, tool_choice=none)).tools == []
+
+
+TOOLS = [{"name": "f", "parameters": '{"type": "object"}', "strict": True}, {"name": "g"}]
+F, G = Tool("f", '{"type": "object"}', strict=True), Tool("g", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ToolUse()),
+        ({"tools": TOOLS}, ToolUse((F, G))),
+        ({"tools": TOOLS, "tool_choice": {"mode": "TOOL_CHOICE_MODE_NONE"}}, ToolUse()),
+        (
+            {"tools": TOOLS, "tool_choice": {"mode": "TOOL_CHOICE_MODE_REQUIRED"}},
+            ToolUse((F, G), is_required=True),
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": {"name": "g"}},
+            ToolUse((G,), is_required=True, is_named=True),
+        ),
+        (
+            {"tools": TOOLS, "parallel_tool_calls": False},
+            ToolUse((F, G), is_parallel=False),
+        ),
+    ],
+    ids=["without", "auto", "none", "required", "named", "one call"],
+)
+def test_what_may_be_called(fields: dict[str, Any], expected: ToolUse) -> None:
+    frame = chat(messages=[USER], **fields)
+    assert tool_use(frame.chat) == expected
+    # The prompt is the same whatever is chosen among the tools.
+    shown = [each["function"]["name"] for each in chat_prompt(frame).tools]
+    assert shown == ([] if expected == ToolUse() else ["f", "g"])
+
+
+@pytest.mark.parametrize(
+    ("choice", "field"),
+    [
+        ({"name": "f"}, "prompt.tool_choice.name"),
+        ({"mode": "TOOL_CHOICE_MODE_REQUIRED"}, "prompt.tool_choice"),
+    ],
+)
+def test_a_choice_without_its_tool_is_refused(choice: dict[str, str], field: str) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        tool_use(chat(messages=[USER], tool_choice=choice).chat)
+    assert refused.value.field == field
 
 
 def test_a_template_of_the_request_needs_permission() -> None:
@@ -237,11 +300,6 @@ def test_a_template_of_the_request_needs_permission() -> None:
             chat(messages=[USER], continue_final_message=True, add_generation_prompt=True),
             InvalidRequestError,
             "prompt.continue_final_message",
-        ),
-        (
-            chat(messages=[USER], tool_choice={"name": "f"}),
-            UnsupportedError,
-            "prompt.tool_choice",
         ),
         (
             start(output_so_far=[{"choice_index": 1}, {"choice_index": 1}]),

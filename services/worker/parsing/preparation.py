@@ -35,7 +35,9 @@ async def prepare(
         return request, None
     chat_format = model.chat_format
     _check(tool_use, model, chat_format)
-    if chat_format is None or not (tool_use.tools or chat_format.can_reason):
+    if chat_format is None or not (
+        chat_format.can_reason or (chat_format.can_call and tool_use.tools)
+    ):
         return request, None
     text = await engine.render(request.model, prompt)
     fields = dict(request.sampling_fields)
@@ -70,7 +72,11 @@ def _described(engine: Engine, name: str) -> ModelDescription | None:
 
 
 def _check(tool_use: ToolUse, model: ModelDescription, chat_format: ChatFormat | None) -> None:
-    if "CONSTRAINED_DECODING" in model.capabilities and chat_format is not None:
+    if (
+        "CONSTRAINED_DECODING" in model.capabilities
+        and chat_format is not None
+        and chat_format.can_call
+    ):
         return
     if tool_use.is_required:
         raise UnsupportedError(
