@@ -88,6 +88,11 @@ local function wrong_type(message)
   return nil
 end
 
+-- The free-form field that holds a key twice, and the key, as the transcoder's message tells.
+local function repeated_key(message)
+  return message:match("^([%w_]+)[%w_%.%[%]]*: Repeated map key: '(.*)' is already set%.$")
+end
+
 -- The URL that the transcoder knows no call for, by its message; nil for any other message.
 local function unresolved_url(message)
   return message:match("^Could not resolve (.*) to a method%.$")
@@ -107,6 +112,11 @@ local function local_error_body(status, message)
     if field ~= nil then
       message = "Invalid type for '" .. field .. "': expected " .. wanted .. ", but got " .. value .. "."
       return error_body(status, message, field, "invalid_type")
+    end
+    local holder, key = repeated_key(message)
+    if holder ~= nil then
+      message = "Invalid '" .. holder .. "': the key '" .. key .. "' is in one object twice."
+      return error_body(status, message, holder, "duplicate_key")
     end
     if message:find("Message too deep", 1, true) ~= nil then
       return error_body(status, "The request body is nested too deep: " .. NESTING_LIMIT, nil, "nested_too_deep")

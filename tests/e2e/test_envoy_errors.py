@@ -34,7 +34,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     ("body", "param", "code", "said"),
     [
         (b"{bad", None, None, "not the JSON of this call"),
-        (b"", "model", None, "model"),
+        (b"", "model", "missing_required_parameter", "model"),
         (b"null", None, None, "It must be an object."),
         (b"[1]", None, None, "It must be an object."),
         (b'{"model": "m"} x', None, None, "Parsing terminated"),
@@ -47,7 +47,13 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
         (b'{"n": 99999999999}', "n", "invalid_type", "an integer of 32 bits"),
         (b'{"stream": "maybe"}', "stream", "invalid_type", "true or false"),
         (b'{"stop_token_ids": ["x"]}', "stop_token_ids[0]", "invalid_type", "an integer"),
-        (b'{"logit_bias": 5}', "logit_bias", "invalid_type", "an object, but got a number."),
+        (b'{"tools": [{"a": 1, "a": 2}]}', "tools", "duplicate_key", "the key 'a'"),
+        (
+            b'{"model": "m", "logit_bias": 5}',
+            "logit_bias",
+            "invalid_type",
+            "an object, but got a number.",
+        ),
         (
             b'{"stream_options": {"include_usage": "x"}}',
             "stream_options.include_usage",
@@ -108,7 +114,11 @@ def test_an_unknown_url(mesh: MeshNotice, path: str) -> None:
     ("method", "path", "allowed"),
     [
         ("GET", "/chat/completions", "POST"),
+        ("GET", "/chat/completions/", "POST"),
         ("PUT", "/completions", "POST"),
+        ("GET", "/../tokenize", "POST"),
+        ("DELETE", "/../detokenize", "POST"),
+        ("PATCH", "/../api/v1/token_check", "POST"),
         ("POST", "/models", "GET"),
         ("DELETE", "/models/org/scripted", "GET"),
     ],

@@ -6,7 +6,7 @@ from services.gateway.openai.answer_options import AnswerOptions, read_answer_op
 from services.gateway.openai.chat.messages import read_messages
 from services.gateway.openai.chat.template_arguments import read_template_arguments
 from services.gateway.openai.chat.tools import read_tool_choice, read_tools
-from services.gateway.openai.json_fields import JsonObject, not_one_of, plain
+from services.gateway.openai.json_fields import JsonObject, missing, not_one_of, plain
 from services.gateway.openai.metadata import read_metadata
 from services.gateway.openai.sampling import read_priority, read_sampling, unsigned
 from services.gateway.openai.unoffered import refuse_unoffered
@@ -36,6 +36,8 @@ def read_chat_request(request: CreateChatCompletionRequest) -> gateway_chat_pb2.
     Raises:
         InvalidRequestError: a field is malformed; `field` is in OpenAI's spelling.
     """
+    if not request.model:
+        raise missing("model")
     refuse_unoffered(request)
     _check_what_has_no_effect(request)
     prompt = read_prompt(request)

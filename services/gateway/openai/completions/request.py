@@ -25,6 +25,8 @@ def read_completion_requests(request: CreateCompletionRequest) -> list[CompleteR
     Raises:
         InvalidRequestError: a field is malformed; `field` is in OpenAI's spelling.
     """
+    if not request.model:
+        raise missing("model")
     refuse_unoffered(request)
     if request.suffix:
         raise InvalidRequestError(

@@ -20,6 +20,8 @@ def read_tokenize_request(
     Raises:
         InvalidRequestError: it is neither, or both; or a field is malformed.
     """
+    if not request.model:
+        raise missing("model")
     has_messages = bool(plain_list(request.messages))
     if has_messages and request.HasField("prompt"):
         raise InvalidRequestError(
@@ -45,6 +47,8 @@ def read_detokenize_request(
     Raises:
         InvalidRequestError: one of them cannot be.
     """
+    if not request.model:
+        raise missing("model")
     return worker_pb2.DetokenizeRequest(
         model=request.model,
         token_ids=[
