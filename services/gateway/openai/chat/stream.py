@@ -50,15 +50,16 @@ class ChatStream:
             index = each.choice_index
             if kind == "chunk":
                 chunk = each.chunk
-                if self._options.continuous_usage:
-                    self._usage.count(chunk)
-                if index not in self._opened_choices:
-                    if not shows(chunk) and not self._options.token_ids:
-                        continue
+                is_open = index in self._opened_choices
+                if not is_open and (shows(chunk) or self._options.token_ids):
+                    is_open = True
                     printed += self._open(
                         index, _WITH_CALLS if chunk.tool_calls and not chunk.text else _WITH_TEXT
                     )
-                printed += self._print_chunk(index, chunk)
+                if self._options.continuous_usage:
+                    self._usage.count(chunk)
+                if is_open:
+                    printed += self._print_chunk(index, chunk)
             else:
                 if index not in self._opened_choices:
                     printed += self._open(index, _WITH_TEXT)
