@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from services.gateway.openai.json_fields import plain
 from services.mesh.errors import InvalidRequestError
 
-_REASONS: Mapping[str, str] = {
+REASONS: Mapping[str, str] = {
     "audio": "No model here speaks.",
     "web_search_options": "Nothing here searches the web: offer the model a tool that does.",
     "moderation": "Nothing here moderates.",
@@ -51,9 +51,9 @@ def refuse_unoffered(request: Message) -> None:
     """
     for descriptor, value in request.ListFields():
         name = descriptor.name
-        if name in _REASONS and _asks(name, value):
+        if name in REASONS and _asks(name, value):
             raise InvalidRequestError(
-                f"Unsupported parameter: '{name}'. {_REASONS[name]}",
+                f"Unsupported parameter: '{name}'. {REASONS[name]}",
                 reason="UNSUPPORTED_PARAMETER",
                 field=name,
             )
