@@ -23,7 +23,18 @@ FIELDS = (
     *("stream", "stream_options", "stop", "seed", "logprobs", "top_logprobs", "logit_bias"),
     *("tools", "tool_choice", "response_format", "user", "suffix", "echo", "best_of", "metadata"),
     *("frequency_penalty", "presence_penalty", "min_tokens", "ignore_eos", "top_k", "model"),
+    *("service_tier", "verbosity", "reasoning_effort", "prediction", "modalities", "documents"),
+    *("chat_template_kwargs", "guided_json", "structured_outputs", "priority", "return_token_ids"),
+    *(
+        "prompt_logprobs",
+        "stream_interval",
+        "use_beam_search",
+        "functions",
+        "truncate_prompt_tokens",
+    ),
 )
+TOKENIZATION_FIELDS = ("model", "prompt", "messages", "tokens", "prompts", "tools", "documents")
+TOKENIZATION_PATHS = ("/tokenize", "/detokenize", "/api/v1/token_check")
 NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.floats(allow_nan=False),
@@ -94,6 +105,21 @@ def check(answer: httpx.Response) -> None:
 @given(path=st.sampled_from(PATHS), body=bodies())
 def test_odd_fields(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     check(client.post(path, content=json.dumps(body)))
+
+
+@settings(BOUNDED, max_examples=100 * FACTOR)
+@given(
+    path=st.sampled_from(TOKENIZATION_PATHS),
+    body=st.dictionaries(st.sampled_from(TOKENIZATION_FIELDS), JSON | MESSAGES),
+)
+def test_odd_fields_of_tokenization(
+    mesh: MeshNotice, client: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    url = f"http://{mesh.grpc_address}{path}"
+    answer = client.post(url, content=json.dumps({"model": SCRIPTED_MODEL, **body}))
+    assert answer.status_code in ALLOWED, (answer.status_code, answer.text)
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
 @BOUNDED
