@@ -149,6 +149,14 @@ def worker(
             "default as many as 256 whole contexts of 32768 tokens.",
         ),
     ] = None,
+    scripted_repeats: Annotated[
+        bool,
+        ScriptedOption(
+            "--scripted-repeats",
+            help="Say the last message of a request, or its text, in place of a script: who asks "
+            "decides what a model would have written, such as tool calls in the --chat-format.",
+        ),
+    ] = False,
     metrics_port: options.MetricsPort = 0,
     ready_file: options.ReadyFile = None,
     log_level: options.LogLevel = "info",
@@ -188,6 +196,8 @@ def worker(
                 token_interval_ms=scripted_token_interval_ms,
                 answer_tokens=scripted_answer_tokens,
                 kv_tokens=scripted_kv_tokens,
+                repeats=scripted_repeats,
+                chat_format=chat_format,
             )
             if engine is EngineName.SCRIPTED
             else engine_choice.transformers_settings(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.mesh.errors import StartError
+from services.worker.chat_formats.names import AUTO, by_name
 from services.worker.engines.byte_sizes import read_bytes
 from services.worker.engines.scripted.pace import Pace
 from services.worker.engines.scripted.settings import ScriptedSettings
@@ -37,8 +38,10 @@ def scripted_settings(
     token_interval_ms: float,
     answer_tokens: int,
     kv_tokens: int | None,
+    repeats: bool,
+    chat_format: str,
 ) -> ScriptedSettings:
-    """Settings of the scripted engine.
+    """Settings of the scripted engine. It has no chat template that could tell its chat format.
 
     Raises:
         StartError: a value is out of range; the message names its option.
@@ -49,7 +52,13 @@ def scripted_settings(
         token_interval_s=token_interval_ms / 1000,
         answer_tokens=answer_tokens,
     )
-    return ScriptedSettings(**shared, pace=pace, **_given(kv_total_tokens=kv_tokens))
+    return ScriptedSettings(
+        **shared,
+        pace=pace,
+        repeats=repeats,
+        chat_format=None if chat_format == AUTO else by_name(chat_format),
+        **_given(kv_total_tokens=kv_tokens),
+    )
 
 
 def transformers_settings(

@@ -55,6 +55,16 @@ def endless_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotic
         yield notice
 
 
+@pytest.fixture(scope="session")
+def writing_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
+    """An engine that writes what it is asked to write, as a Qwen 3 model would. Shared: do not
+    break it."""
+    options = ("--engine", "scripted", "--model-names", SCRIPTED_MODEL)
+    written = ("--", "--scripted-repeats", "--chat-format", "qwen3")
+    with running_mesh(tmp_path_factory.mktemp("writing-mesh"), *options, *written) as notice:
+        yield notice
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder for the processes of one test."""

@@ -17,6 +17,7 @@ from services.mesh.errors import StartError
 from services.mesh.options import program
 from services.worker import server
 from services.worker.command import worker
+from services.worker.chat_formats.names import by_name
 from services.worker.engines.scripted import Pace, ScriptedSettings
 from services.worker.engines.settings import EngineSettings
 from services.worker.settings import WorkerSettings
@@ -122,9 +123,14 @@ def test_options_of_the_scripted_engine(settings_of: Settings) -> None:
         *("--engine", "scripted", "--scripted-prefill-ms", "5", "--max-running", "7"),
         *("--scripted-prefill-token-ms", "0.5", "--scripted-token-interval-ms", "20"),
         *("--scripted-answer-tokens", "9", "--scripted-kv-tokens", "1000"),
+        *("--scripted-repeats", "--chat-format", "qwen3"),
     )
     assert settings.engine == ScriptedSettings(
-        pace=Pace(0.005, 0.0005, 0.02, 9), max_running=7, kv_total_tokens=1000
+        pace=Pace(0.005, 0.0005, 0.02, 9),
+        max_running=7,
+        kv_total_tokens=1000,
+        repeats=True,
+        chat_format=by_name("qwen3"),
     )
 
 

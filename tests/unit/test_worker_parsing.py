@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.mesh.errors import InvalidRequestError
-from services.worker.chat_formats.base import Tool, ToolUse
+from services.worker.chat_formats.base import ChatFormat, Tool, ToolUse
+from services.worker.chat_formats.names import by_name
 from services.worker.engines.base import (
     Chunk,
     Finished,
@@ -24,6 +27,7 @@ from services.worker.parsing.call_ids import call_id
 from services.worker.parsing.parsed import ParsedChunk
 from services.worker.parsing.request_parsing import RequestParsing
 from tests.fakes.tiny_format import TinyFormat
+from tests.unit.test_chat_format_parsing import TRANSCRIPTS
 
 TOOLS = ToolUse(tools=(Tool("f", ""), Tool("g", "")))
 ONE_CALL = ToolUse(tools=TOOLS.tools, is_parallel=False)
@@ -64,10 +68,17 @@ class Told:
             self.finished = event
 
 
-def parsing(tool_use: ToolUse = TOOLS, so_far: OutputSoFar | None = None) -> RequestParsing:
+def parsing(
+    tool_use: ToolUse = TOOLS,
+    so_far: OutputSoFar | None = None,
+    *,
+    chat_format: ChatFormat | None = None,
+    prompt_end: str = "",
+) -> RequestParsing:
+    written = chat_format or TinyFormat()
     return RequestParsing(
         1,
-        lambda: TinyFormat().parser("", tool_use),
+        lambda: written.parser(prompt_end, tool_use),
         tool_use,
         request_id="r",
         seed=1,
@@ -90,8 +101,9 @@ def read_all(
     pieces: Sequence[str],
     tool_use: ToolUse = TOOLS,
     reason: FinishReason = FinishReason.STOP,
+    **written: Any,
 ) -> list[SequenceEvent]:
-    reader = parsing(tool_use)
+    reader = parsing(tool_use, **written)
     return [told for each in engine_events(pieces, reason=reason) for told in reader.read(each)]
 
 
@@ -141,7 +153,10 @@ def test_what_is_held_back_comes_before_the_end_with_a_number_of_its_own() -> No
     events = read_all(["a", "<tool"])
     assert [each.number for each in events] == [0, 1, 2, 3, 4]
     assert isinstance(events[3].event, ParsedChunk)
-    assert (events[3].event.text, events[3].event.output_bytes) == ("<tool", 5)
+    assert events[3].event.text == "<tool"
+    assert [each.event.output_bytes for each in events if isinstance(each.event, ParsedChunk)] == [
+        *(0, 5, 1)
+    ]
     assert [each.number for each in read_all(["a", "b"])] == [0, 1, 2, 3]
 
 
@@ -197,14 +212,44 @@ WORDS = st.sampled_from(
 def test_a_cut_anywhere_changes_nothing(
     pieces: list[str], tool_use: ToolUse, reason: FinishReason, data: st.DataObject
 ) -> None:
-    events = read_all(pieces, tool_use, reason)
+    cut_anywhere(pieces, tool_use, reason, data)
+
+
+@pytest.mark.parametrize("name", list(TRANSCRIPTS))
+@given(data=st.data())
+@settings(max_examples=40)
+def test_a_cut_anywhere_changes_nothing_in_any_family(name: str, data: st.DataObject) -> None:
+    transcript = TRANSCRIPTS[name]
+    text = transcript.text[: data.draw(st.integers(0, len(transcript.text)))]
+    ends = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=12)) | {len(text)})
+    pieces = [text[start:end] for start, end in pairwise([0, *ends])]
+    reason = data.draw(st.sampled_from([FinishReason.STOP, FinishReason.LENGTH]))
+    cut_anywhere(
+        pieces,
+        transcript.tool_use,
+        reason,
+        data,
+        chat_format=by_name(transcript.chat_format),
+        prompt_end=transcript.prompt_end,
+    )
+
+
+def cut_anywhere(
+    pieces: list[str],
+    tool_use: ToolUse,
+    reason: FinishReason,
+    data: st.DataObject,
+    **written: Any,
+) -> None:
+    """Cuts an output up to three times, and has another worker go on with it."""
+    events = read_all(pieces, tool_use, reason, **written)
     whole = told_of(events)
     assert [each.number for each in events] == list(range(len(events)))
     told = told_of(events[: data.draw(st.integers(0, len(events) - 1))])
     for is_last in (False, False, True):
         had = told.token_ids
         so_far = OutputSoFar(had, told.next_number, told.output_bytes, told.reasoning_tokens)
-        reader = parsing(tool_use, so_far if told.next_number else None)
+        reader = parsing(tool_use, so_far if told.next_number else None, **written)
         further = [
             read
             for each in engine_events(pieces, had=len(had), number=told.next_number, reason=reason)

@@ -22,8 +22,9 @@ from services.worker.parsing.parsed import ParsedChunk
 class ChoiceParsing:
     """Turns what an engine tells of one choice into what clients are told.
 
-    A chunk stands for the text that its parser has consumed by its end, so `output_bytes` add up to
-    a place in the engine's text from which another worker can go on.
+    What has been told is a function of the text so far, which another worker rebuilds from the
+    token ids, and of whether the parser has let go what it held back to the end. `output_bytes`
+    tell that: they add up to all of the text but its last byte, which goes with the rest.
 
     Args:
         parser: at the start of the output.
@@ -52,7 +53,7 @@ class ChoiceParsing:
         self._clock = clock
         self._was_flushed = False
         self._fed_bytes = 0
-        self._consumed_bytes = 0
+        self._told_bytes = 0
         self._completion_tokens = len(so_far.token_ids) if so_far else 0
         self._reasoning_tokens = so_far.reasoning_tokens if so_far else 0
         self._arrived_s = clock()
@@ -89,7 +90,7 @@ class ChoiceParsing:
         """The end that the engine tells; before it a chunk, where something was held back."""
         self.is_over = True
         rest = None
-        if self._parser.pending and not self._was_flushed:
+        if not self._was_flushed:
             is_cut = finished.reason is not FinishReason.STOP or finished.stop_string is not None
             told = self._calls.tell(self._parser.finish(is_cut=is_cut))
             if told:
@@ -124,28 +125,24 @@ class ChoiceParsing:
         """Stands behind what the client has."""
         if text:
             self._feed(text)
-        pending_bytes = len(self._parser.pending.encode())
-        self._consumed_bytes = delivered_bytes
-        if delivered_bytes == self._fed_bytes - pending_bytes:
-            return
-        if delivered_bytes != self._fed_bytes:
+        self._told_bytes = delivered_bytes
+        if delivered_bytes not in (self._fed_bytes, max(0, self._fed_bytes - 1)):
             raise InvalidRequestError(
-                f"delivered_bytes is {delivered_bytes}: of the {self._fed_bytes} bytes of the "
-                f"output so far {pending_bytes} are held back",
+                f"delivered_bytes is {delivered_bytes}, and the output so far holds "
+                f"{self._fed_bytes}: of what is parsed, all but the last is delivered, or all",
                 field="output_so_far.delivered_bytes",
             )
-        # The other worker had seen the end, and let out what it held back.
-        self._was_flushed = True
+        # Where the other worker had seen the end, it let out what it held back.
+        self._was_flushed = 0 < delivered_bytes == self._fed_bytes
 
     def _feed(self, text: str) -> Told:
         self._fed_bytes += len(text) if text.isascii() else len(text.encode())
         return self._calls.tell(self._parser.feed(text))
 
     def _parsed(self, told: Told, chunk: Chunk, reasoning_tokens: int) -> ParsedChunk:
-        pending = "" if self.is_over else self._parser.pending
-        consumed_bytes = self._fed_bytes - len(pending.encode())
-        output_bytes = consumed_bytes - self._consumed_bytes
-        self._consumed_bytes = consumed_bytes
+        told_bytes = self._fed_bytes if self.is_over else max(0, self._fed_bytes - 1)
+        output_bytes = told_bytes - self._told_bytes
+        self._told_bytes = told_bytes
         return ParsedChunk(
             text=told.text,
             token_ids=chunk.token_ids,

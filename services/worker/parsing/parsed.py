@@ -26,6 +26,6 @@ class ParsedChunk(Chunk):
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
     output_bytes: int = 0
-    """UTF-8 bytes of the model's own text that it stands for."""
+    """UTF-8 bytes of the model's own text that it stands for: see ChoiceParsing."""
     reasoning_tokens: int = 0
     """Of `token_ids`, those that were spent on reasoning."""

@@ -191,7 +191,8 @@ class OutputSoFar(_message.Message):
     """Number of the next event of the sequence."""
     delivered_bytes: _builtins.int
     """UTF-8 bytes of output that the client has received, which is the sum of Chunk.output_bytes: what
-    the tokens hold beyond it is sent again by nobody, so the worker sends it.
+    the tokens hold beyond it is sent again by nobody, so the worker sends it. Where the output is
+    parsed, all but the last byte, or all.
     """
     reasoning_tokens: _builtins.int
     """The sum of Chunk.reasoning_tokens."""
@@ -393,7 +394,9 @@ class Chunk(_message.Message):
     """What the model thinks before it answers, where the worker parses it out of the text."""
     output_bytes: _builtins.int
     """UTF-8 bytes of the model's own text that the chunk stands for, markers of reasoning and of tool
-    calls among them. Length of `text` when absent, as where the worker parses nothing.
+    calls among them, and what may yet become one. The last byte of the text counts only in the chunk
+    that lets go, at the end, what was held back. Length of `text` when absent, as where the worker
+    parses nothing.
     """
     reasoning_tokens: _builtins.int
     """Of `token_ids`, those that were spent on reasoning."""

@@ -149,7 +149,7 @@ def _repeated(form: Repeated, write: Callable[[Form], str]) -> str:
     if high == 0:
         return _NOTHING
     part = write(form.part)
-    if form.separator is None:
+    if form.separator is None or high == 1:
         return f"({part}){_times(low, high)}"
     separator = write(form.separator)
     more = _times(max(0, low - 1), None if high is None else high - 1)
