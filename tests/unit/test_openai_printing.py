@@ -123,8 +123,10 @@ def test_tool_calls_and_reasoning() -> None:
     first = Chunk(
         reasoning="hm",
         tool_calls=[chat_pb2.ToolCallDelta(index=0, id="c", name="f", arguments='{"a"')],
+        output_bytes=20,
     )
-    second = Chunk(tool_calls=[chat_pb2.ToolCallDelta(index=0, arguments=":1}")])
+    more = chat_pb2.ToolCallDelta(index=0, arguments=":1}")
+    second = Chunk(tool_calls=[more], output_bytes=3)
     events = [
         SequenceEvent(chunk=first),
         SequenceEvent(chunk=second),
@@ -173,6 +175,14 @@ def test_logprobs_of_a_call_come_once() -> None:
     printed = events_of(stream.print(0, [SequenceEvent(chunk=chunk)]) + stream.end())
     told = [each["choices"][0]["logprobs"] for each in printed]
     assert [len(each["content"]) for each in told if each] == [1]
+
+
+def test_logprobs_of_what_is_held_back_bring_no_content() -> None:
+    held = Chunk(token_ids=[1], logprobs=[logprob("<", -0.5)], output_bytes=0)
+    stream = ChatStream(ENVELOPE, AnswerOptions(top_logprobs=0))
+    printed = events_of(stream.print(0, [SequenceEvent(chunk=held)]) + stream.end())
+    told = [each["choices"][0]["delta"] for each in printed]
+    assert told == [{"role": "assistant", "content": None, "refusal": None}, {}]
 
 
 def test_chat_logprobs() -> None:

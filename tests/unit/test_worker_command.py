@@ -16,8 +16,8 @@ from services.mesh import process
 from services.mesh.errors import StartError
 from services.mesh.options import program
 from services.worker import server
-from services.worker.command import worker
 from services.worker.chat_formats.names import by_name
+from services.worker.command import worker
 from services.worker.engines.scripted import Pace, ScriptedSettings
 from services.worker.engines.settings import EngineSettings
 from services.worker.settings import WorkerSettings

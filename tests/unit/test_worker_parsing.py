@@ -203,6 +203,7 @@ WORDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(WORDS, max_size=12),
     st.sampled_from([TOOLS, ONE_CALL, NAMED, ToolUse()]),
@@ -217,7 +218,7 @@ def test_a_cut_anywhere_changes_nothing(
 
 @pytest.mark.parametrize("name", list(TRANSCRIPTS))
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_a_cut_anywhere_changes_nothing_in_any_family(name: str, data: st.DataObject) -> None:
     transcript = TRANSCRIPTS[name]
     text = transcript.text[: data.draw(st.integers(0, len(transcript.text)))]
@@ -266,6 +267,7 @@ def cut_anywhere(
     assert told == whole
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=12), st.integers(1, 4))
 def test_tokens_that_come_together_say_the_same(pieces: list[str], together: int) -> None:
     one_by_one = told_of(read_all(pieces))

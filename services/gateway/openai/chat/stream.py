@@ -17,7 +17,7 @@ from tokenmesh.worker.v1 import worker_pb2
 KIND = "chat.completion.chunk"
 _OPENING_DELTA = '"role":"assistant","content":{content},"refusal":null'
 _WITH_TEXT = _OPENING_DELTA.format(content='""')
-_WITH_CALLS = _OPENING_DELTA.format(content="null")
+_WITHOUT_TEXT = _OPENING_DELTA.format(content="null")
 
 
 class ChatStream:
@@ -53,9 +53,7 @@ class ChatStream:
                 is_open = index in self._opened_choices
                 if not is_open and (shows(chunk) or self._options.token_ids):
                     is_open = True
-                    printed += self._open(
-                        index, _WITH_CALLS if chunk.tool_calls and not chunk.text else _WITH_TEXT
-                    )
+                    printed += self._open(index, _opening_delta(chunk))
                 if self._options.continuous_usage:
                     self._usage.count(chunk)
                 if is_open:
@@ -99,7 +97,8 @@ class ChatStream:
         if not told:
             if not (token_ids or chunk.logprobs):
                 return []
-            told = ['"content":""']
+            # An answer of calls alone has no content, not even an empty one.
+            told = ["" if chunk.HasField("output_bytes") else '"content":""']
         # What belongs to the tokens of the chunk is told once.
         first = self._event(index, told[0], logprobs=logprobs, reason=f"null{token_ids}")
         return [first, *(self._event(index, delta) for delta in told[1:])]
@@ -121,3 +120,8 @@ class ChatStream:
             f'{self._opening}[{{"index":{index},"delta":{{{delta}}},"logprobs":{logprobs},'
             f'"finish_reason":{reason}}}]{more}}}'
         )
+
+
+def _opening_delta(chunk: worker_pb2.Chunk) -> str:
+    """What opens the message: content, unless the output is parsed and begins with other things."""
+    return _WITH_TEXT if chunk.text or not chunk.HasField("output_bytes") else _WITHOUT_TEXT
