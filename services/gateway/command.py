@@ -12,6 +12,7 @@ from services.mesh import options
 
 KeyOption = partial(typer.Option, rich_help_panel="API keys")
 RoutingOption = partial(typer.Option, rich_help_panel="Routing and failures")
+ResponsesOption = partial(typer.Option, rich_help_panel="Stored responses (/v1/responses)")
 
 
 def gateway(
@@ -168,6 +169,38 @@ def gateway(
             help="Tokens that a worker may be ahead of a client that reads slowly."
         ),
     ] = 256,
+    responses_db: Annotated[
+        str,
+        ResponsesOption(
+            help="SQLite file that responses are kept in. Gateways of one machine may share it; on "
+            "a network file system it may not lie. :memory: is for one process alone and ends with "
+            "it: then, and with gateways on several machines, a response is known only to the "
+            "gateway that made it.",
+        ),
+    ] = ":memory:",
+    responses_max: Annotated[
+        int,
+        ResponsesOption(
+            help="Responses kept. Beyond, those go that nobody has gone on with for longest."
+        ),
+    ] = 100_000,
+    responses_max_bytes: Annotated[
+        int,
+        ResponsesOption(help="Bytes that they may take together, without SQLite's own part."),
+    ] = 1 << 30,
+    responses_ttl: Annotated[
+        float,
+        ResponsesOption(
+            help="Seconds that a response is kept since it was made, or its conversation went on."
+        ),
+    ] = 30 * 86_400.0,
+    responses_max_background: Annotated[
+        int,
+        ResponsesOption(
+            help="Responses that are made in the background at once; more are refused with 429. "
+            "When the gateway stops, they get --grace-period, and fail after that. 0 for none."
+        ),
+    ] = 64,
     grace_period: options.GracePeriod = 30.0,
     metrics_port: options.MetricsPort = 0,
     ready_file: options.ReadyFile = None,
@@ -185,6 +218,8 @@ def gateway(
     """
     from services.gateway.keys.sources import keys_of_option
     from services.gateway.links.breaker import BreakerTuning
+    from services.gateway.openai.responses.settings import ResponseSettings
+    from services.gateway.openai.responses.store.base import StoreLimits
     from services.gateway.routing.prefix_affinity import AffinityTuning
     from services.gateway.server import SERVICE, serve
     from services.gateway.settings import GatewaySettings, default_gateway_id
@@ -224,6 +259,11 @@ def gateway(
                     faults_to_trip=breaker_faults, initial_backoff_s=breaker_backoff
                 ),
                 forget_after_s=forget_after,
+                responses=ResponseSettings(
+                    db=responses_db,
+                    limits=StoreLimits(responses_max, responses_max_bytes, responses_ttl),
+                    max_background=responses_max_background,
+                ),
                 grace_period_s=grace_period,
             ),
             stop,

@@ -27,6 +27,7 @@ from services.gateway.links.dispatch import Dispatch
 from services.gateway.links.worker_link import WorkerLink
 from services.gateway.links.worker_links import WorkerLinks
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.openai.responses.assembly import ResponseParts
 from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
@@ -73,7 +74,7 @@ async def running(
     """A gateway that serves for as long as the context is open.
 
     Raises:
-        StartError: a port is taken, or the file of keys cannot be used.
+        StartError: a port is taken, or the file of keys or that of responses cannot be used.
     """
     metrics_server = MetricsServer(SERVICE, settings.host, settings.metrics_port, metrics_registry)
     try:
@@ -93,12 +94,16 @@ async def running(
                 reuse_port=settings.reuse_port,
                 interceptors=gate.interceptors,
             )
-            await server.start(_add_services(server, settings, mesh, gate))
-            tasks.begin(health.tell(mesh.watches, server.set_health))
+            names, responses = _add_services(server, settings, mesh, gate, metrics_registry)
             try:
+                await server.start(names)
+                tasks.begin(health.tell(mesh.watches, server.set_health))
+                tasks.begin(responses.background.run())
                 yield RunningGateway(server.address, metrics_server.address)
             finally:
-                await server.stop(settings.grace_period_s)
+                await asyncio.gather(
+                    server.stop(settings.grace_period_s), responses.stop(settings.grace_period_s)
+                )
     finally:
         metrics_server.stop()
 
@@ -179,9 +184,13 @@ def _state_of(link: WorkerLink) -> str:
 
 
 def _add_services(
-    server: MeshServer, settings: GatewaySettings, mesh: _Mesh, gate: Gate
-) -> tuple[str, ...]:
-    """Adds every service to the server. Returns their full names."""
+    server: MeshServer,
+    settings: GatewaySettings,
+    mesh: _Mesh,
+    gate: Gate,
+    metrics_registry: CollectorRegistry,
+) -> tuple[tuple[str, ...], ResponseParts]:
+    """Adds every service to the server. Returns their full names, and what runs beside them."""
     random = Random()
     dispatch = Dispatch(
         mesh.directory,
@@ -231,4 +240,8 @@ def _add_services(
     model_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelServicer(mesh.directory, tokenizing), server.grpc
     )
-    return (*SERVICE_NAMES, *add_openai_services(server.grpc, relay, mesh.directory, tokenizing))
+    responses = ResponseParts(settings.responses, relay, mesh.directory, metrics_registry)
+    openai_names = add_openai_services(
+        server.grpc, relay, mesh.directory, tokenizing, responses.servicer
+    )
+    return (*SERVICE_NAMES, *openai_names), responses

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services.gateway.keys.key import Key
 from services.gateway.links.breaker import BreakerTuning
+from services.gateway.openai.responses.settings import ResponseSettings
 from services.gateway.relay.course import GenerationLimits
 from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
@@ -107,6 +108,9 @@ class GatewaySettings:
     # Seconds that a model stays known after its last worker went: its clients are told to try
     # again (503), after that that there is no such model (404). Longer than a worker's restart.
     forget_after_s: float = 60.0
+
+    # What is kept of /v1/responses.
+    responses: ResponseSettings = field(default_factory=ResponseSettings)
 
     # Seconds that running requests get to end after a stop was asked for. Longer lets long answers
     # end; the process lives that much longer.

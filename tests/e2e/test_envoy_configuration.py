@@ -12,6 +12,7 @@ import yaml
 
 from services.cli.up import envoy
 from services.gateway.discovery.directory import Directory
+from services.gateway.openai.responses.service import Responses
 from services.gateway.openai.services import add_openai_services
 
 SETTINGS = envoy.EnvoySettings(
@@ -78,7 +79,9 @@ def run_entrypoint(variables: dict[str, str], *arguments: str) -> subprocess.Com
 async def test_envoy_transcodes_what_gateways_serve() -> None:
     unused: Any = object()
     directory = Directory(clock_s=lambda: 0.0)
-    served = add_openai_services(grpc.aio.server(), unused, directory, unused)
+    served = add_openai_services(
+        grpc.aio.server(), unused, directory, unused, Responses(unused, unused)
+    )
     configuration: Any = yaml.safe_load(envoy.configuration(SETTINGS))
     transcoded = [
         set(found["services"])

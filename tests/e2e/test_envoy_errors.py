@@ -121,6 +121,10 @@ def test_an_unknown_url(mesh: MeshNotice, path: str) -> None:
         ("PATCH", "/../api/v1/token_check", "POST"),
         ("POST", "/models", "GET"),
         ("DELETE", "/models/org/scripted", "GET"),
+        ("GET", "/responses", "POST"),
+        ("POST", "/responses/resp_1", "GET, DELETE"),
+        ("GET", "/responses/resp_1/cancel", "POST"),
+        ("POST", "/responses/resp_1/input_items", "GET"),
     ],
 )
 def test_a_wrong_method(mesh: MeshNotice, method: str, path: str, allowed: str) -> None:

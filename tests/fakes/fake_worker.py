@@ -47,6 +47,10 @@ class FakeRequest:
     async def chunk(self, text: str, token_ids: Iterable[int] = (1,), *, choice: int = 0) -> None:
         await self._send(choice, chunk=worker_pb2.Chunk(text=text, token_ids=token_ids))
 
+    async def output(self, *, choice: int = 0, **fields: Any) -> None:
+        """A chunk with any of its fields."""
+        await self._send(choice, chunk=worker_pb2.Chunk(**fields))
+
     async def finish(
         self,
         choice: int = 0,

@@ -12,6 +12,7 @@ from google.rpc import status_pb2
 
 from services.gateway.discovery.directory import Directory
 from services.gateway.discovery.fleet import Model, Worker
+from services.gateway.openai.responses.service import Responses
 from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.caller import Caller
 from services.mesh import errors
@@ -92,7 +93,9 @@ async def channel(relay: ScriptedRelay) -> AsyncIterator[grpc.aio.Channel]:
     directory = Directory(clock_s=lambda: 0.0)
     worker = Worker("w", "i", "127.0.0.1:1", (Model("m"),))
     directory.apply_snapshot("controller", [worker], is_complete=True)
-    await server.start(add_openai_services(server.grpc, stand_in, directory, stand_in))
+    responses = Responses(stand_in, stand_in)
+    names = add_openai_services(server.grpc, stand_in, directory, stand_in, responses)
+    await server.start(names)
     async with grpc.aio.insecure_channel(server.address) as opened:
         yield opened
     await server.stop(0)

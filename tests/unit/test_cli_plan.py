@@ -78,6 +78,11 @@ def test_workers_and_gateways_know_every_controller() -> None:
         assert [value for name, value in options if name == "--controller"] == list(CONTROLLERS)
 
 
+def test_responses_stay_in_the_folder_of_the_run() -> None:
+    file = value_of(plan.gateway(OPTIONS, CONTROLLERS), "--responses-db")
+    assert file == str(OPTIONS.run_folder / plan.RESPONSES_FILE)
+
+
 def test_several_controllers_are_told_apart() -> None:
     planned = plan.controllers(dataclasses.replace(OPTIONS, controllers=2))
     assert [service.name for service in planned] == ["controller-1", "controller-2"]

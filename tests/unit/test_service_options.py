@@ -111,6 +111,11 @@ VARIABLES = {
         "MAX_CONVERSATIONS": "1",
         "REQUEST_TIMEOUT": "1",
         "CREDIT_WINDOW": "2",
+        "RESPONSES_DB": "responses.sqlite",
+        "RESPONSES_MAX": "1",
+        "RESPONSES_MAX_BYTES": "2097152",
+        "RESPONSES_TTL": "60",
+        "RESPONSES_MAX_BACKGROUND": "1",
         "GRACE_PERIOD": "4",
     },
 }

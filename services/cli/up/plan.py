@@ -26,6 +26,10 @@ CONTROLLER_STOP_LIMIT_S = 2.0
 GRACE_PERIOD_S = 2.0
 
 
+RESPONSES_FILE = "responses.sqlite"
+"""Where the gateway keeps responses, in the folder of the run."""
+
+
 @dataclass(frozen=True)
 class MeshOptions:
     """What the user chose. `host` and `port` are Envoy's; all else listens on loopback only."""
@@ -153,7 +157,11 @@ def gateway(options: MeshOptions, controllers: Sequence[str]) -> ProcessPlan:
         options,
         "gateway",
         "gateway",
-        (*_each_of(controllers), "--grace-period", str(GRACE_PERIOD_S), *policy),
+        (
+            *(*_each_of(controllers), "--grace-period", str(GRACE_PERIOD_S), *policy),
+            # The folder outlives the mesh: so do conversations.
+            *("--responses-db", str(options.run_folder / RESPONSES_FILE)),
+        ),
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 import grpc
 from google.api import httpbody_pb2
 
-from services.gateway.openai.error_shape import for_http, openai_error, status_with
+from services.gateway.openai.error_shape import OpenAIError, for_http, openai_error, status_with
 from services.gateway.openai.spelling import Spelling
 from services.mesh import status
+from services.mesh.errors import MeshError
 from services.mesh.interceptors import as_mesh_error, current_request_id
 
 JSON = "application/json"
@@ -37,14 +38,21 @@ class Failures:
 
     async def abort(self, error: Exception) -> NoReturn:
         """Ends the call with the error's HTTP status."""
-        known = for_http(as_mesh_error(error, self._method))
-        shown = openai_error(known, self._spelling, self._model)
+        known = self.known(error)
+        shown = self.shown(known)
         await status.abort(self._context, known, current_request_id(), status_with(known, shown))
 
     def event(self, error: Exception) -> bytes:
         """The server-sent event that tells of an error once the status is out."""
-        known = for_http(as_mesh_error(error, self._method))
-        return openai_error(known, self._spelling, self._model).event()
+        return self.shown(self.known(error)).event()
+
+    def known(self, error: Exception) -> MeshError:
+        """The error as it is answered. A bug is logged, and shows no internals."""
+        return for_http(as_mesh_error(error, self._method))
+
+    def shown(self, error: MeshError) -> OpenAIError:
+        """What the client reads of it."""
+        return openai_error(error, self._spelling, self._model)
 
     async def guard(
         self, bodies: AsyncGenerator[httpbody_pb2.HttpBody, None]

@@ -16,13 +16,13 @@ DONE = b"data: [DONE]\n\n"
 
 def quoted(text: str) -> str:
     """The JSON string of a text."""
-    encoded = _encode(text)
-    return encoded if encoded.isascii() else encoded.translate(_LINE_BREAKS)
+    return encoded(text)
 
 
 def encoded(value: object) -> str:
-    """The compact JSON of a value."""
-    return _encode(value)
+    """The compact JSON of a value, on one line for whoever splits it."""
+    text = _encode(value)
+    return text if text.isascii() else text.translate(_LINE_BREAKS)
 
 
 def array(items: Iterable[str]) -> str:

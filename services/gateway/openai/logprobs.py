@@ -30,14 +30,18 @@ def _token(token: TokenLogprob, as_id: bool) -> str:
     )
 
 
-def chat_logprobs(tokens: Iterable[TokenLogprob], *, as_ids: bool = False) -> str:
-    """The `logprobs` of a chat completion's choice or chunk."""
-    content = (
+def token_logprobs(tokens: Iterable[TokenLogprob], *, as_ids: bool = False) -> list[str]:
+    """A JSON object for each token, as chat completions and responses have them."""
+    return [
         f'{{{_token(token, as_ids)},"top_logprobs":'
         f"{array(f'{{{_token(top, as_ids)}}}' for top in token.top)}}}"
         for token in tokens
-    )
-    return f'{{"content":{array(content)},"refusal":null}}'
+    ]
+
+
+def chat_logprobs(tokens: Iterable[TokenLogprob], *, as_ids: bool = False) -> str:
+    """The `logprobs` of a chat completion's choice or chunk."""
+    return f'{{"content":{array(token_logprobs(tokens, as_ids=as_ids))},"refusal":null}}'
 
 
 def prompt_logprobs(tokens: Iterable[TokenLogprob]) -> str:

@@ -11,7 +11,7 @@ from services.gateway.openai.constraints import read_constraint
 from services.gateway.openai.json_fields import invalid_type, plain
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.mesh.v1.generation_pb2 import SamplingParameters
-from tokenmesh.openai.v1 import chat_pb2, completion_pb2
+from tokenmesh.openai.v1 import chat_pb2, completion_pb2, response_pb2
 
 Request: TypeAlias = chat_pb2.CreateChatCompletionRequest | completion_pb2.CreateCompletionRequest
 
@@ -74,7 +74,7 @@ def read_sampling(request: Request) -> SamplingParameters:
     return sampling
 
 
-def read_priority(request: Request) -> int:
+def read_priority(request: Request | response_pb2.CreateResponseRequest) -> int:
     """The priority as the mesh has it: vLLM's lower ones go first, and here the higher ones do."""
     return min(-request.priority, _MAX_PRIORITY)
 

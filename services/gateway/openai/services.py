@@ -12,13 +12,24 @@ from services.gateway.openai.chat.service import ChatCompletions
 from services.gateway.openai.completions.service import Completions
 from services.gateway.openai.models.service import Models
 from services.gateway.openai.registration import add_service
+from services.gateway.openai.responses.service import Responses
 from services.gateway.openai.tokenization.service import Tokenization
 from services.gateway.relay.relay import Relay
-from tokenmesh.openai.v1 import chat_pb2, completion_pb2, model_pb2, tokenization_pb2
+from tokenmesh.openai.v1 import (
+    chat_pb2,
+    completion_pb2,
+    model_pb2,
+    response_pb2,
+    tokenization_pb2,
+)
 
 
 def add_openai_services(
-    server: grpc.aio.Server, relay: Relay, directory: Directory, tokenizing: Tokenizing
+    server: grpc.aio.Server,
+    relay: Relay,
+    directory: Directory,
+    tokenizing: Tokenizing,
+    responses: Responses,
 ) -> Sequence[str]:
     """Adds the services to a server, and returns their full names. Envoy's configuration lists them
     too: what is not in both is not served.
@@ -27,6 +38,7 @@ def add_openai_services(
         (chat_pb2, "ChatCompletionService", ChatCompletions(relay, directory, tokenizing)),
         (completion_pb2, "CompletionService", Completions(relay, directory, tokenizing)),
         (model_pb2, "ModelService", Models(directory)),
+        (response_pb2, "ResponseService", responses),
         (tokenization_pb2, "TokenizationService", Tokenization(tokenizing)),
     )
     return tuple(

@@ -6,7 +6,7 @@ Validation speaks of the typed requests. What a client of this API reads must na
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 # A path into a typed request: "sampling.top_p", "prompt.messages[0].content".
 _PATH = re.compile(r"\b(sampling|prompt|chat)\.([a-z_]+)")
@@ -37,13 +37,16 @@ class Spelling:
         *,
         top_level: Mapping[str, str] | None = None,
         constraint: str = RESPONSE_FORMAT,
+        nesting: Sequence[tuple[re.Pattern[str], str]] = _NESTING,
     ) -> None:
         """`names` are the fields below `sampling` and `prompt` that are spelled apart, beside the
-        usual ones; `top_level` those beside them; `constraint` is what limits the output.
+        usual ones; `top_level` those beside them; `constraint` is what limits the output; `nesting`
+        says what stands deeper, or less deep.
         """
         self._names = {**_BOTH, **names}
         self._top_level = top_level or {}
         self._constraint = constraint
+        self._nesting = nesting
 
     def field(self, path: str) -> str:
         """A path in OpenAI's spelling. One that already is comes back as it was."""
@@ -53,7 +56,7 @@ class Spelling:
         """A message with every path in it in OpenAI's spelling."""
         said = _CONSTRAINT.sub(self._say_constraint, message)
         said = _PATH.sub(lambda match: self._names.get(match[2], match[2]), said)
-        for pattern, replacement in _NESTING:
+        for pattern, replacement in self._nesting:
             said = pattern.sub(replacement, said)
         return said
 

@@ -6,6 +6,7 @@ from services.gateway.openai.answer_options import AnswerOptions, read_answer_op
 from services.gateway.openai.chat.messages import read_messages
 from services.gateway.openai.chat.template_arguments import read_template_arguments
 from services.gateway.openai.chat.tools import read_tool_choice, read_tools
+from services.gateway.openai.efforts import EFFORTS
 from services.gateway.openai.json_fields import JsonObject, missing, not_one_of, plain
 from services.gateway.openai.metadata import read_metadata
 from services.gateway.openai.sampling import read_priority, read_sampling, unsigned
@@ -17,15 +18,6 @@ from tokenmesh.mesh.v1.generation_pb2 import SamplingParameters
 from tokenmesh.openai.v1.chat_pb2 import CreateChatCompletionRequest
 from tokenmesh.openai.v1.tokenization_pb2 import TokenizeRequest
 
-_EFFORTS = {
-    "none": mesh_chat_pb2.REASONING_EFFORT_NONE,
-    "minimal": mesh_chat_pb2.REASONING_EFFORT_MINIMAL,
-    "low": mesh_chat_pb2.REASONING_EFFORT_LOW,
-    "medium": mesh_chat_pb2.REASONING_EFFORT_MEDIUM,
-    "high": mesh_chat_pb2.REASONING_EFFORT_HIGH,
-    "xhigh": mesh_chat_pb2.REASONING_EFFORT_XHIGH,
-    "max": mesh_chat_pb2.REASONING_EFFORT_MAX,
-}
 VERBOSITIES = ("low", "medium", "high")
 MAX_SAFETY_IDENTIFIER_CHARACTERS = 128
 
@@ -117,9 +109,9 @@ def read_prompt(
         prompt.chat_template_arguments.CopyFrom(arguments)
     if request.HasField("reasoning_effort"):
         effort = request.reasoning_effort
-        if effort not in _EFFORTS:
-            raise not_one_of("reasoning_effort", list(_EFFORTS), effort)
-        prompt.reasoning_effort = _EFFORTS[effort]
+        if effort not in EFFORTS:
+            raise not_one_of("reasoning_effort", list(EFFORTS), effort)
+        prompt.reasoning_effort = EFFORTS[effort]
     return prompt
 
 

@@ -1,0 +1,1 @@
+"""/v1/responses: answers to conversations that the server may keep."""

@@ -1,0 +1,44 @@
+"""What /v1/responses consists of in a running gateway."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from services.gateway.discovery.directory import Directory
+from services.gateway.openai.responses.archive import ResponseArchive
+from services.gateway.openai.responses.background import BackgroundResponses
+from services.gateway.openai.responses.creation import Creation
+from services.gateway.openai.responses.metrics import ResponseMetrics
+from services.gateway.openai.responses.reading import Reading
+from services.gateway.openai.responses.service import Responses
+from services.gateway.openai.responses.settings import ResponseSettings
+from services.gateway.openai.responses.store.sqlite import SqliteStore
+from services.gateway.relay.relay import Relay
+
+
+class ResponseParts:
+    """The servicer, and what runs beside it."""
+
+    def __init__(
+        self,
+        settings: ResponseSettings,
+        relay: Relay,
+        directory: Directory,
+        registry: CollectorRegistry,
+    ) -> None:
+        """Raises:
+        StartError: the store cannot be where it should.
+        """
+        metrics = ResponseMetrics(registry)
+        self._store = SqliteStore(settings.db, settings.limits, metrics)
+        self.background = BackgroundResponses(relay, self._store, metrics, settings.max_background)
+        archive = ResponseArchive(self._store, metrics)
+        self.servicer = Responses(
+            Creation(relay, directory, archive, self.background),
+            Reading(archive, self.background),
+        )
+
+    async def stop(self, grace_s: float) -> None:
+        """Gives background responses `grace_s` seconds, then closes the store."""
+        await self.background.stop(grace_s)
+        await self._store.close()

@@ -1,0 +1,270 @@
+"""Responses that are made without their clients waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import structlog
+
+from services.gateway.openai.responses.events import EventPrinter
+from services.gateway.openai.responses.making import ResponseInMaking
+from services.gateway.openai.responses.metrics import ResponseMetrics
+from services.gateway.openai.responses.output import IN_PROGRESS
+from services.gateway.openai.responses.store.base import ResponseStore, StoredResponse, StoreError
+from services.gateway.relay.admission import Admission
+from services.gateway.relay.background import BackgroundTasks
+from services.gateway.relay.caller import Caller
+from services.gateway.relay.relay import Relay
+from services.mesh.errors import AbortedError, MeshError
+from services.mesh.interceptors import as_mesh_error
+from tokenmesh.worker.v1 import worker_pb2
+
+log = structlog.get_logger()
+
+KEEP_ALIVE_INTERVAL_S = 1.0
+"""How soon another gateway's cancel takes effect, and how often the store is swept."""
+
+EVENTS_INTERVAL_S = 0.25
+"""How far the stored events are behind. Less writes more often."""
+
+STOP_LIMIT_S = 5.0
+"""For writing down that responses were given up, once the grace period is over."""
+
+STOPPED = "The gateway that made the response was stopped."
+
+
+class BackgroundResponse:
+    """One of them, while this gateway makes it.
+
+    Args:
+        printer: prints its events; None where they are not asked for.
+        words: what the client reads of an error.
+    """
+
+    def __init__(
+        self,
+        making: ResponseInMaking,
+        printer: EventPrinter | None,
+        words: Callable[[MeshError], str],
+    ) -> None:
+        self.making = making
+        self.words = words
+        self.events: list[bytes] = []
+        self.stored_events = 0
+        self.storing = asyncio.Lock()
+        """Held while events are being stored."""
+        self.is_over = False
+        self.is_cancelled = False
+        self.task: asyncio.Task[None]
+        self._printer = printer
+        self._changed = asyncio.Event()
+
+    def tell(self, kind: str) -> None:
+        """An event about the response as it stands."""
+        if self._printer is not None:
+            self._printer.response(kind, self.making.json())
+            self.publish()
+
+    def tell_end(self) -> None:
+        """The last event."""
+        if self._printer is not None:
+            self._printer.end(self.making.status, self.making.json())
+            self.publish()
+
+    def publish(self) -> None:
+        """Lets those who follow it have what was printed."""
+        if self._printer is not None:
+            self.events += self._printer.take()
+        self._wake()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.is_over = True
+        self._wake()
+
+    async def follow(self, after: int) -> AsyncIterator[bytes]:
+        """Its events from the one with the number after `after`, as they come."""
+        place = after + 1
+        while True:
+            new = self.events[place:]
+            if new:
+                place += len(new)
+                yield b"".join(new)
+            elif self.is_over:
+                return
+            else:
+                changed = self._changed
+                await changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class BackgroundResponses:
+    """Makes responses that nobody waits for. `run` has to run beside it, and `stop` to end it.
+
+    Args:
+        limit: how many at once.
+    """
+
+    def __init__(
+        self, relay: Relay, store: ResponseStore, metrics: ResponseMetrics, limit: int
+    ) -> None:
+        self._relay = relay
+        self._store = store
+        self._metrics = metrics
+        self._places = Admission(limit, "background responses")
+        self._tasks = BackgroundTasks()
+        self._running: dict[str, BackgroundResponse] = {}
+        self._is_stopping = False
+
+    def find(self, response_id: str) -> BackgroundResponse | None:
+        """One that this gateway makes just now."""
+        return self._running.get(response_id)
+
+    async def begin(
+        self,
+        response: BackgroundResponse,
+        stored: StoredResponse,
+        input_ids: Sequence[str],
+        start: worker_pb2.Start,
+        caller: Caller,
+    ) -> None:
+        """Stores a response, and begins to make it.
+
+        Raises:
+            QueueFullError: as many are made as may.
+            StoreError: it could not be read when it is done.
+        """
+        if self._is_stopping:
+            raise AbortedError("the gateway is being stopped")
+        self._places.admit()
+        try:
+            await self._store.put(stored, input_ids)
+        except BaseException:
+            self._places.release()
+            raise
+        self._running[stored.response_id] = response
+        self._metrics.background_running.inc()
+        response.task = self._tasks.begin(self._make(response, start, caller))
+
+    async def cancel(self, response: BackgroundResponse) -> None:
+        """Ends one that this gateway makes, and returns once that is stored."""
+        response.is_cancelled = True
+        response.task.cancel()
+        await asyncio.wait([response.task])
+
+    async def run(self) -> None:
+        """Keeps what is made alive in the store, and the store in its bounds, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store_all_events())
+            while True:
+                await asyncio.sleep(KEEP_ALIVE_INTERVAL_S)
+                try:
+                    await self._look_after()
+                except StoreError:
+                    # The store has told of it. What runs goes on: it may work again by the end.
+                    continue
+
+    async def stop(self, grace_s: float) -> None:
+        """Gives running ones `grace_s` seconds, then ends them as failed."""
+        self._is_stopping = True
+        tasks = [response.task for response in self._running.values()]
+        if not tasks:
+            return
+        _, left = await asyncio.wait(tasks, timeout=grace_s)
+        for task in left:
+            task.cancel()
+        if left:
+            _, undone = await asyncio.wait(left, timeout=STOP_LIMIT_S)
+            if undone:
+                log.warning("background responses did not end in time", responses=len(undone))
+
+    async def _store_all_events(self) -> None:
+        while True:
+            await asyncio.sleep(EVENTS_INTERVAL_S)
+            for response in list(self._running.values()):
+                await self._store_events(response)
+
+    async def _look_after(self) -> None:
+        await self._store.sweep()
+        ids = list(self._running)
+        wanted = await self._store.keep_alive(ids) if ids else set()
+        for response_id in ids:
+            response = self._running.get(response_id)
+            if response is not None and response_id not in wanted:
+                # Another gateway has cancelled or deleted it.
+                response.is_cancelled = True
+                response.task.cancel()
+
+    async def _make(
+        self, response: BackgroundResponse, start: worker_pb2.Start, caller: Caller
+    ) -> None:
+        making = response.making
+        response.tell("created")
+        response.tell("queued")
+        try:
+            try:
+                await self._generate(response, start, caller)
+            except asyncio.CancelledError:
+                # By `cancel` or `stop`: this task ends as they wish, but not before it has said so.
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()
+                if response.is_cancelled:
+                    making.cancel()
+                else:
+                    making.fail(AbortedError(STOPPED), STOPPED)
+            except Exception as error:
+                known = as_mesh_error(error, "CreateResponse")
+                making.fail(known, response.words(known))
+            response.tell_end()
+            await self._store_end(response)
+        finally:
+            response.end()
+            del self._running[making.response_id]
+            self._places.release()
+            self._metrics.background_running.dec()
+
+    async def _generate(
+        self, response: BackgroundResponse, start: worker_pb2.Start, caller: Caller
+    ) -> None:
+        making = response.making
+        async with self._relay.generate(start, caller=caller) as generation:
+            making.model = generation.model
+            making.status = IN_PROGRESS
+            response.tell("in_progress")
+            await self._update(response)
+            async for events in generation:
+                making.take(events, time.time())
+                response.publish()
+
+    async def _update(self, response: BackgroundResponse) -> None:
+        making = response.making
+        try:
+            await self._store.update(
+                making.response_id, making.status, making.json(), making.item_ids()
+            )
+        except StoreError:
+            # The store has told of it. Clients see the response as it was until it works again.
+            self._metrics.unstored.inc()
+
+    async def _store_events(self, response: BackgroundResponse) -> None:
+        async with response.storing:
+            first = response.stored_events
+            new = response.events[first:]
+            if not new:
+                return
+            try:
+                await self._store.add_events(response.making.response_id, first, new)
+            except StoreError:
+                # The store has told of it. They come with the next ones.
+                return
+            response.stored_events += len(new)
+
+    async def _store_end(self, response: BackgroundResponse) -> None:
+        await self._store_events(response)
+        await self._update(response)
