@@ -43,7 +43,7 @@ def models(url: Url = None, as_json: AsJson = False) -> None:
     tokenmesh models --url http://mesh.example:8000
     tokenmesh models --json | jq -r '.models[].model.name'
     """
-    with mesh_access.open_url(mesh_access.mesh_url(url)) as channel:
+    with mesh_access.open_mesh(url) as channel:
         stub = model_pb2_grpc.ModelServiceStub(channel)
         listed = stub.ListModels(model_pb2.ListModelsRequest(), timeout=CALL_LIMIT_S)
     if as_json:

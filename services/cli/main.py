@@ -6,6 +6,7 @@ import typer
 
 from services.cli import draining, listing
 from services.cli.chat.command import chat
+from services.cli.keys.command import keys
 from services.cli.up.command import up
 from services.controller.command import controller
 from services.gateway.command import gateway
@@ -36,6 +37,7 @@ app.command(rich_help_panel=USE)(listing.models)
 app.command(rich_help_panel=OPERATE)(listing.workers)
 app.command(rich_help_panel=OPERATE)(draining.drain)
 app.command(rich_help_panel=OPERATE)(draining.resume)
+app.add_typer(keys, name="keys", rich_help_panel=OPERATE)
 app.command(rich_help_panel=SERVICES)(controller)
 app.command(rich_help_panel=SERVICES)(worker)
 app.command(rich_help_panel=SERVICES)(gateway)

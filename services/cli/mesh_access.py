@@ -17,6 +17,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.cli.client_key import API_KEY_VARIABLE, with_key
 from services.cli.options import DEFAULT_URL
 from services.cli.up import notice
 from services.mesh import status
@@ -77,6 +78,16 @@ def _answers(address: str) -> bool:
 
 
 @contextmanager
+def open_mesh(url: str | None) -> Iterator[grpc.Channel]:
+    """A channel to what clients use of a mesh (see `mesh_url`), with the key for it.
+
+    A call on it that fails ends the command with one line.
+    """
+    with open_url(mesh_url(url)) as channel:
+        yield with_key(channel)
+
+
+@contextmanager
 def open_url(url: str) -> Iterator[grpc.Channel]:
     """A channel to the gRPC services behind a URL or a bare "host:port".
 
@@ -112,6 +123,8 @@ def describe(error: grpc.RpcError, address: str) -> str:
             f"nobody answers at {address}: start a mesh with 'tokenmesh up', "
             "or say where one is (see --help)"
         )
+    if failure.code == "UNAUTHENTICATED":
+        return f"{message}; commands take it from {API_KEY_VARIABLE}"
     if failure.code == "UNIMPLEMENTED":
         return f"{address} does not offer this: {message}"
     return message

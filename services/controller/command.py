@@ -15,6 +15,7 @@ WorkerOption = partial(typer.Option, rich_help_panel="Workers")
 def controller(
     *,
     host: options.Host = "127.0.0.1",
+    allow_anonymous: options.AllowAnonymous = False,
     port: options.Port = 21001,
     controller_id: Annotated[
         str | None,
@@ -81,6 +82,7 @@ def controller(
         lambda stop: serve(
             ControllerSettings(
                 host=host,
+                allow_anonymous=allow_anonymous,
                 port=port,
                 metrics_port=metrics_port,
                 ready_file=ready_file,

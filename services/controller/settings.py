@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services.controller.leases import LeaseTerms
 from services.mesh.errors import StartError
+from services.mesh.exposure import check_service_exposure
 
 MAX_PORT = 65_535
 
@@ -22,6 +23,8 @@ class ControllerSettings:
 
     # Address to listen on. Loopback by default: the mesh has no authentication between services.
     host: str = "127.0.0.1"
+    # Whether it may listen elsewhere all the same.
+    allow_anonymous: bool = False
     # 0 takes a free port.
     port: int = 21001
     metrics_port: int = 0
@@ -59,6 +62,7 @@ class ControllerSettings:
     max_pending_changes: int = 4_096
 
     def __post_init__(self) -> None:
+        check_service_exposure(self.host, allow_anonymous=self.allow_anonymous)
         for option, port in (("--port", self.port), ("--metrics-port", self.metrics_port)):
             if not 0 <= port <= MAX_PORT:
                 raise StartError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from services.mesh import options
 
-KeyOption = partial(typer.Option, rich_help_panel="API keys")
 RoutingOption = partial(typer.Option, rich_help_panel="Routing and failures")
 ResponsesOption = partial(typer.Option, rich_help_panel="Stored responses (/v1/responses)")
 
@@ -18,7 +18,21 @@ ResponsesOption = partial(typer.Option, rich_help_panel="Stored responses (/v1/r
 def gateway(
     *,
     controller: options.Controllers = None,
-    host: options.Host = "127.0.0.1",
+    host: Annotated[
+        str,
+        options.NetworkOption(
+            help="Address to listen on. Beyond this machine it needs API keys, or "
+            "--allow-anonymous.",
+        ),
+    ] = "127.0.0.1",
+    published_address: Annotated[
+        str,
+        options.NetworkOption(
+            help="Where clients reach this gateway, if that is not --host: the address of the "
+            "Envoy before it. What is said of --host is then asked of this one.",
+        ),
+    ] = "",
+    allow_anonymous: options.AllowAnonymous = False,
     port: options.Port = 21003,
     reuse_port: Annotated[
         bool,
@@ -36,24 +50,8 @@ def gateway(
             help="Name of this gateway in the controllers' logs. Host and process by default.",
         ),
     ] = None,
-    api_keys: Annotated[
-        str | None,
-        KeyOption(
-            metavar="KEYS",
-            envvar=["TOKENMESH_GATEWAY_API_KEYS", "TOKENMESH_API_KEYS"],
-            help="Keys that clients must have, split by commas; each is good for everything. Use "
-            "the variable: a command line shows to everybody on the machine.",
-        ),
-    ] = None,
-    api_keys_file: Annotated[
-        Path | None,
-        KeyOption(
-            metavar="FILE",
-            envvar=["TOKENMESH_GATEWAY_API_KEYS_FILE", "TOKENMESH_API_KEYS_FILE"],
-            help="YAML file of hashed keys with their models and rates, which tokenmesh keys "
-            "writes; read anew when it changes.",
-        ),
-    ] = None,
+    api_keys: options.ApiKeys = None,
+    api_keys_file: options.ApiKeysFile = None,
     routing_policy: Annotated[
         str,
         RoutingOption(
@@ -216,7 +214,7 @@ def gateway(
 
     Example: tokenmesh gateway --controller 127.0.0.1:21001 --routing-policy power_of_two
     """
-    from services.gateway.keys.sources import keys_of_option
+    from services.gateway.keys.sources import keys_of_option, warn_of_short_keys
     from services.gateway.links.breaker import BreakerTuning
     from services.gateway.openai.responses.settings import ResponseSettings
     from services.gateway.openai.responses.store.base import StoreLimits
@@ -225,11 +223,13 @@ def gateway(
     from services.gateway.settings import GatewaySettings, default_gateway_id
     from services.mesh.process import run_service
 
-    run_service(
-        SERVICE,
-        lambda stop: serve(
+    def serve_until(stop: asyncio.Event) -> Awaitable[None]:
+        warn_of_short_keys(api_keys)
+        return serve(
             GatewaySettings(
                 host=host,
+                published_address=published_address,
+                allow_anonymous=allow_anonymous,
                 port=port,
                 metrics_port=metrics_port,
                 ready_file=ready_file,
@@ -267,7 +267,6 @@ def gateway(
                 grace_period_s=grace_period,
             ),
             stop,
-        ),
-        log_level=log_level,
-        log_format=log_format,
-    )
+        )
+
+    run_service(SERVICE, serve_until, log_level=log_level, log_format=log_format)

@@ -16,6 +16,7 @@ from services.gateway.relay.persistence import PersistenceLimits
 from services.gateway.routing import DEFAULT_POLICY, POLICIES
 from services.gateway.routing.prefix_affinity import AffinityTuning
 from services.mesh.errors import StartError
+from services.mesh.exposure import check_client_exposure
 
 MAX_PORT = 65_535
 DEFAULT_CONTROLLER = "127.0.0.1:21001"
@@ -38,6 +39,11 @@ class GatewaySettings:
 
     # Address to listen on. Loopback by default: Envoy is what faces clients.
     host: str = "127.0.0.1"
+    # Where clients reach it, if that is another address: that of an Envoy which is not everywhere
+    # where the gateway is, as in a network of containers. Empty is `host`.
+    published_address: str = ""
+    # Whether it may be reached from elsewhere although it asks for no key.
+    allow_anonymous: bool = False
     # 0 takes a free port.
     port: int = 21003
     metrics_port: int = 0
@@ -120,6 +126,12 @@ class GatewaySettings:
     first_watch_limit_s: float = 5.0
 
     def __post_init__(self) -> None:
+        check_client_exposure(
+            "--published-address" if self.published_address else "--host",
+            self.published_address or self.host,
+            allow_anonymous=self.allow_anonymous,
+            asks_for_keys=bool(self.api_keys) or self.api_keys_file is not None,
+        )
         for option, port in (("--port", self.port), ("--metrics-port", self.metrics_port)):
             if not 0 <= port <= MAX_PORT:
                 raise StartError(

@@ -19,12 +19,46 @@ ENVIRONMENT_PREFIX = "TOKENMESH"
 HELP_OPTIONS = ["-h", "--help"]
 DEFAULT_CONTROLLER = "127.0.0.1:21001"
 
+API_KEYS_VARIABLE = "TOKENMESH_API_KEYS"
+API_KEYS_FILE_VARIABLE = "TOKENMESH_API_KEYS_FILE"
+
 NetworkOption = partial(typer.Option, rich_help_panel="Network")
+KeyOption = partial(typer.Option, rich_help_panel="API keys")
 LimitOption = partial(typer.Option, rich_help_panel="Limits")
 ProcessOption = partial(typer.Option, rich_help_panel="Process")
 
 Host = Annotated[
-    str, NetworkOption(help="Address to listen on. 0.0.0.0 for all; the port asks for no key.")
+    str,
+    NetworkOption(
+        help="Address to listen on. The port asks for no key: beyond this machine it needs "
+        "--allow-anonymous."
+    ),
+]
+ApiKeys = Annotated[
+    str | None,
+    KeyOption(
+        metavar="KEYS",
+        envvar=API_KEYS_VARIABLE,
+        help="Keys that clients must have, split by commas; each is good for everything. Rather "
+        f"set {API_KEYS_VARIABLE}: a command line shows to everybody on the machine.",
+    ),
+]
+ApiKeysFile = Annotated[
+    Path | None,
+    KeyOption(
+        metavar="FILE",
+        envvar=API_KEYS_FILE_VARIABLE,
+        help="YAML file of hashed keys with their models and rates, which tokenmesh keys writes; "
+        "read anew when it changes.",
+    ),
+]
+AllowAnonymous = Annotated[
+    bool,
+    NetworkOption(
+        "--allow-anonymous",
+        help="Listen beyond this machine although anybody who reaches the port may use it. For "
+        "networks that are closed to others.",
+    ),
 ]
 Port = Annotated[int, NetworkOption(help="Port for gRPC. 0 takes a free one.")]
 Controllers = Annotated[

@@ -85,9 +85,9 @@ def from_rpc_error(error: grpc.RpcError) -> errors.MeshError:
         packed = dict(error.trailing_metadata() or ()).get(STATUS_DETAILS_KEY)
         if isinstance(packed, bytes):
             status = status_pb2.Status.FromString(packed)
-        if status is None:
-            number, _ = error.code().value
-            status = status_pb2.Status(code=number, message=error.details() or str(error.code()))
+    if status is None and isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        number, _ = error.code().value
+        status = status_pb2.Status(code=number, message=error.details() or str(error.code()))
     if status is None:
         return errors.InternalError(str(error))
     return from_status(status)

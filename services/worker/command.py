@@ -64,6 +64,7 @@ def worker(
         ),
     ] = False,
     host: options.Host = "127.0.0.1",
+    allow_anonymous: options.AllowAnonymous = False,
     port: options.Port = 21002,
     advertise_address: Annotated[
         str,
@@ -228,6 +229,7 @@ def worker(
         settings = WorkerSettings(
             engine=engine_settings,
             host=host,
+            allow_anonymous=allow_anonymous,
             port=port,
             metrics_port=metrics_port,
             ready_file=ready_file,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.mesh.errors import StartError
+from services.mesh.exposure import check_service_exposure
 from services.worker.engines.scripted.settings import ScriptedSettings
 from services.worker.engines.settings import EngineSettings
 
@@ -29,6 +30,8 @@ class WorkerSettings:
 
     # Address to listen on. Loopback by default: the mesh has no authentication between services.
     host: str = "127.0.0.1"
+    # Whether it may listen elsewhere all the same.
+    allow_anonymous: bool = False
     # 0 takes a free port.
     port: int = 21002
     metrics_port: int = 0
@@ -69,6 +72,7 @@ class WorkerSettings:
         return "scripted" if isinstance(self.engine, ScriptedSettings) else "transformers"
 
     def __post_init__(self) -> None:
+        check_service_exposure(self.host, allow_anonymous=self.allow_anonymous)
         for option, port in (("--port", self.port), ("--metrics-port", self.metrics_port)):
             if not 0 <= port <= MAX_PORT:
                 raise StartError(

@@ -68,7 +68,15 @@ def command_of(
         return [
             *place.command_prefix,
             *(sys.executable, "-P", "-m", f"services.{part.service}"),
-            *("--host", place.host, "--port", str(place.port), "--metrics-port", "0"),
+            *(
+                "--host",
+                place.host,
+                "--allow-anonymous",
+                "--port",
+                str(place.port),
+                "--metrics-port",
+                "0",
+            ),
             *("--ready-file", str(ready_file)),
             *options,
         ]

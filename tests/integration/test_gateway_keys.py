@@ -319,11 +319,11 @@ async def test_a_broken_file_stops_the_start(address: str, tmp_path: Path) -> No
     file = tmp_path / "keys.yaml"
     for text, told in (
         ("keys:\n- name: a\n", r"keys.yaml: line 2: keys\[0\].hash is missing"),
-        ("keys:\n" + entry("key-1", BOB), r"keys\[0\].name 'key-1' is that of a key of --api-keys"),
+        ("keys:\n" + entry("bob", ALICE), r"keys\[0\].hash is that of a key of --api-keys"),
     ):
         file.write_text(text)
         with pytest.raises(StartError, match=told):
-            async with gateway(address, api_keys=(key("key-1", ALICE),), api_keys_file=file):
+            async with gateway(address, api_keys=(key("key#1", ALICE),), api_keys_file=file):
                 pass
 
 

@@ -20,8 +20,8 @@ COMPOSE = FOLDER / "compose.yaml"
 CONTENT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
 SERVICES: dict[str, dict[str, Any]] = CONTENT["services"]
 BUILT = {name: service for name, service in SERVICES.items() if "build" in service}
-# Made by docker on the first start: the user's models.
-MADE_ON_START = {"models"}
+# Made by docker on the first start: the user's models and keys.
+MADE_ON_START = {"keys", "models"}
 
 
 def test_the_file_is_what_the_compose_specification_says() -> None:

@@ -95,7 +95,8 @@ def test_an_image_runs_its_service_without_root_and_is_health_checked(service: s
     user, _, group = last_value(service, "USER").partition(":")
     assert int(user) > 0
     assert int(group) > 0
-    port = dict(zip(*[iter(json.loads(last_value(service, "CMD")))] * 2, strict=True))["--port"]
+    command = json.loads(last_value(service, "CMD"))
+    port = command[command.index("--port") + 1]
     assert last_value(service, "HEALTHCHECK").endswith(f'"127.0.0.1:{port}"]')
 
 

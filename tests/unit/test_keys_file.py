@@ -53,9 +53,9 @@ def test_every_field_is_read() -> None:
 
 
 def test_json_is_yaml() -> None:
-    assert read_keys('{"keys": [{"name": "a", "hash": "' + HASH + '", "weight": 0.5}]}') == (
-        Key("a", digest_of("a"), weight=0.5),
-    )
+    assert read_keys(
+        '{"keys": [{"name": "a", "hash": "' + HASH + '", "weight": 0.5, "expires": "1970-01-02"}]}'
+    ) == (Key("a", digest_of("a"), weight=0.5, expires_at_s=86_400.0),)
 
 
 def entry(line: str) -> str:
@@ -93,7 +93,7 @@ def entry(line: str) -> str:
         (entry("models: llama-*"), "line 4: keys[0].models must be a valid list"),
         (entry("models: []"), "line 4: keys[0].models must not be empty"),
         (entry('models: [a, ""]'), "line 4: keys[0].models[1] must not be empty"),
-        (entry("expires: soon"), "line 4: keys[0].expires must be a valid datetime"),
+        (entry("expires: soon"), "line 4: keys[0].expires must be a day or a time"),
         (entry("expires: 2027-01-01 10:00:00"), "line 4: keys[0].expires must have a time zone"),
         (entry("expires: 2027-13-01"), "line 4: holds no value that can be read"),
         (entry("disabled: maybe"), "line 4: keys[0].disabled must be a valid boolean"),
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def test_keys_of_the_command_line_have_numbers_for_names() -> None:
-    assert keys_of_option("a, b") == (Key("key-1", digest_of("a")), Key("key-2", digest_of("b")))
+    assert keys_of_option("a, b") == (Key("key#1", digest_of("a")), Key("key#2", digest_of("b")))
     assert keys_of_option(None) == keys_of_option("") == keys_of_option("  ") == ()
 
 

@@ -27,6 +27,7 @@ SHARED = {
     "HOST": "0.0.0.0",
     "PORT": "7",
     "METRICS_PORT": "8",
+    "ALLOW_ANONYMOUS": "1",
     "READY_FILE": "ready.json",
     "LOG_LEVEL": "error",
     "LOG_FORMAT": "json",
@@ -52,6 +53,7 @@ VARIABLES = {
         "DTYPE": "float16",
         "REVISION": "main",
         "CHAT_TEMPLATE": "chat.jinja",
+        "CHAT_FORMAT": "hermes",
         "TRUST_REQUEST_CHAT_TEMPLATE": "1",
         "THREADS": "3",
         "CONTROLLER": "a:1 b:2",
@@ -83,6 +85,7 @@ VARIABLES = {
         "SCRIPTED_PREFILL_TOKEN_MS": "0.5",
         "SCRIPTED_TOKEN_INTERVAL_MS": "20",
         "SCRIPTED_ANSWER_TOKENS": "9",
+        "SCRIPTED_REPEATS": "1",
         "SCRIPTED_KV_TOKENS": "1000",
     },
     "gateway": SHARED
@@ -90,6 +93,7 @@ VARIABLES = {
         "CONTROLLER": "a:1 b:2",
         "REUSE_PORT": "1",
         "ID": "g",
+        "PUBLISHED_ADDRESS": "127.0.0.2",
         "API_KEYS": "first,second",
         "API_KEYS_FILE": "keys.yaml",
         "ROUTING_POLICY": "lottery",
@@ -119,8 +123,8 @@ VARIABLES = {
         "GRACE_PERIOD": "4",
     },
 }
-# What `tokenmesh up` reads from the same variable.
-SHARED_WITH_UP = {"API_KEYS", "API_KEYS_FILE"}
+# Of the gateway, `tokenmesh up` and `tokenmesh keys` alike.
+SHARED_BY_COMMANDS = {"API_KEYS", "API_KEYS_FILE"}
 CASES = [
     pytest.param(service, end, value, id=f"{service}-{end}")
     for service, variables in VARIABLES.items()
@@ -129,6 +133,10 @@ CASES = [
 TOKENMESH: Any = typer.main.get_command(app)
 
 Read = Callable[[str], Any]
+
+
+def variable_of(service: str, end: str) -> str:
+    return f"TOKENMESH_{end}" if end in SHARED_BY_COMMANDS else f"TOKENMESH_{service.upper()}_{end}"
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +179,7 @@ def test_a_variable_sets_the_option_of_its_name(
     service: str, end: str, value: str, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = read(service).params
-    monkeypatch.setenv(f"TOKENMESH_{service.upper()}_{end}", value)
+    monkeypatch.setenv(variable_of(service, end), value)
     context = read(service)
     ((name, found),) = from_environment(context).items()
     assert found != usual[name]
@@ -194,9 +202,7 @@ def test_the_help_of_the_module_names_the_variables(service: str) -> None:
         check=True,
     )
     for end in VARIABLES[service]:
-        variable = f"TOKENMESH_{service.upper()}_{end}"
-        shared = f", TOKENMESH_{end}" if end in SHARED_WITH_UP else ""
-        assert f"[env var: {variable}{shared}]" in done.stdout
+        assert f"[env var: {variable_of(service, end)}]" in done.stdout
 
 
 def test_variables_of_a_service_set_nothing_of_another_command(
@@ -204,16 +210,18 @@ def test_variables_of_a_service_set_nothing_of_another_command(
 ) -> None:
     for service, variables in VARIABLES.items():
         for end, value in variables.items():
-            monkeypatch.setenv(f"TOKENMESH_{service.upper()}_{end}", value)
+            monkeypatch.setenv(variable_of(service, end), value)
     for name in TOKENMESH.commands:
         read = from_environment(read_by_tokenmesh(name))
-        assert len(read) == len(VARIABLES.get(name, ()))
+        own = len(SHARED_BY_COMMANDS) if name == "up" else 0
+        assert len(read) == len(VARIABLES.get(name, ())) + own
 
 
 @pytest.mark.parametrize(
     ("variable", "commands"),
     [
         ("TOKENMESH_URL", {"chat", "models"}),
+        ("TOKENMESH_API_KEYS", {"up", "gateway"}),
         ("TOKENMESH_CONTROLLER", {"workers", "drain", "resume"}),
         ("TOKENMESH_UP_MODEL", {"up"}),
         ("TOKENMESH_UP_LOG_LEVEL", {"up"}),

@@ -139,11 +139,12 @@ def test_options_of_the_worker(settings_of: Settings) -> None:
         *("--engine", "scripted", "--controller", "a:1", "--controller", "b:2"),
         *("--worker-address", "me:3", "--labels", "zone=a", "--speed", "2"),
         *("--worker-id", "w", "--grace-period", "4", "--trust-request-chat-template"),
-        *("--host", "0.0.0.0", "--port", "0"),
+        *("--host", "0.0.0.0", "--allow-anonymous", "--port", "0"),
     )
     assert settings == WorkerSettings(
         ScriptedSettings(),
         host="0.0.0.0",
+        allow_anonymous=True,
         port=0,
         controllers=("a:1", "b:2"),
         worker_id="w",

@@ -65,7 +65,7 @@ def chat(
     sampling = generation_pb2.SamplingParameters(
         temperature=temperature, max_tokens=max_tokens, seed=seed
     )
-    with mesh_access.open_url(mesh_access.mesh_url(url)) as channel:
+    with mesh_access.open_mesh(url) as channel:
         talk = Talk(
             channel, model or only_model(channel), Conversation(system), sampling, quiet=quiet
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from services.cli.client_key import API_KEY_VARIABLE
 from services.cli.up.notice import MeshNotice
 from services.cli.up.supervisor import ChildError
 
@@ -21,8 +22,9 @@ QUESTION = "What is TokenMesh?"
 def curl_line(mesh: MeshNotice) -> str:
     """A command that asks the mesh something, for any POSIX shell."""
     body = {"model": mesh.models[0], "messages": [{"role": "user", "content": QUESTION}]}
+    key = f'-H "authorization: Bearer ${API_KEY_VARIABLE}" ' if mesh.asks_for_keys else ""
     return (
-        f"curl {mesh.base_url}/chat/completions -H 'content-type: application/json' "
+        f"curl {mesh.base_url}/chat/completions {key}-H 'content-type: application/json' "
         f"-d {shlex.quote(json.dumps(body))}"
     )
 
@@ -56,7 +58,8 @@ def print_ready(console: Console, mesh: MeshNotice) -> None:
     )
     for label, value in rows:
         console.print(Text.assemble((f"  {label:<{width}}  ", "dim"), value))
-    console.print(Text(f"\nAsk it something:\n\n{curl_line(mesh)}\n"))
+    key = f" with a key in {API_KEY_VARIABLE}" if mesh.asks_for_keys else ""
+    console.print(Text(f"\nAsk it something{key}:\n\n{curl_line(mesh)}\n"))
     console.print(Text(f"Or talk to it: {program()} chat\n\nCtrl-C stops the mesh.\n"))
 
 

@@ -13,7 +13,9 @@ from rich.console import Console
 from services.cli.options import Option
 from services.cli.up import notice, plan, preflight
 from services.mesh.errors import StartError
+from services.mesh.exposure import check_client_exposure
 from services.mesh.logs import Level
+from services.mesh.options import API_KEYS_FILE_VARIABLE, API_KEYS_VARIABLE
 from services.mesh.process import EXIT_CANNOT_START
 
 DEFAULT_PORT = 8000
@@ -102,8 +104,35 @@ def up(
     ] = 1,
     host: Annotated[
         str,
-        Option(metavar="HOST", help="Where clients connect; 0.0.0.0 lets other machines in."),
+        Option(
+            metavar="HOST",
+            help="Where clients connect; 0.0.0.0 lets other machines in, and needs keys or "
+            "--allow-anonymous.",
+        ),
     ] = "127.0.0.1",
+    api_keys: Annotated[
+        str | None,
+        Option(
+            envvar=API_KEYS_VARIABLE,
+            metavar="KEYS",
+            help="Keys that clients must have, split by commas. Rather set "
+            f"{API_KEYS_VARIABLE}: everybody here sees a command line.",
+            show_default=False,
+        ),
+    ] = None,
+    api_keys_file: Annotated[
+        Path | None,
+        Option(
+            envvar=API_KEYS_FILE_VARIABLE,
+            metavar="FILE",
+            help="Hashed keys with their models and rates; see tokenmesh keys --help.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_anonymous: Annotated[
+        bool,
+        Option("--allow-anonymous", help="Let other machines in although no keys are asked for."),
+    ] = False,
     engine: Annotated[
         str,
         Option(
@@ -183,6 +212,10 @@ def up(
         names = model_names or (preflight.DEMO_MODEL_NAME if is_demo else None)
         checkpoint = preflight.resolve_model(model) if engine == preflight.DEFAULT_ENGINE else model
         address = preflight.resolve_host(host)
+        keys = preflight.resolve_keys(api_keys, api_keys_file)
+        check_client_exposure(
+            "--host", address, allow_anonymous=allow_anonymous, asks_for_keys=bool(keys)
+        )
         claimed_port = preflight.claim_port(address, port)
         run_folder = (run_dir or Path(notice.RUNS_FOLDER, str(claimed_port))).absolute()
         lock = preflight.claim_run_folder(run_folder)
@@ -201,6 +234,8 @@ def up(
         workers=workers,
         controllers=controllers,
         threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers),
+        api_keys=keys,
+        api_keys_file=None if api_keys_file is None else api_keys_file.absolute(),
         routing_policy=routing_policy,
         log_level=log_level,
         worker_options=(

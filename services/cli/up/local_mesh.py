@@ -59,6 +59,7 @@ class LocalMesh:
             grpc_address=self._options.client_address,
             models=models,
             run_folder=str(options.run_folder),
+            asks_for_keys=options.asks_for_keys,
             processes=tuple(sorted(self._processes, key=lambda process: process.name)),
         )
 
@@ -103,7 +104,7 @@ class LocalMesh:
             async with asyncio.timeout(END_TO_END_LIMIT_S):
                 for controller in controllers:
                     await probes.until_attached(controller, self._options.workers)
-                models = await probes.until_listed(base_url)
+                models = await probes.until_listed(base_url, self._options.own_key)
         except TimeoutError:
             raise StartError(
                 f"all processes run, but {base_url}/models lists no model of all workers after "

@@ -39,6 +39,8 @@ class MeshNotice:
     models: tuple[str, ...]
     run_folder: str
     processes: tuple[ProcessNotice, ...]
+    asks_for_keys: bool = False
+    """Whether clients must have a key. Which, nothing tells."""
 
     @property
     def envoy(self) -> ProcessNotice:

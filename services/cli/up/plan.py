@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from services.mesh.options import API_KEYS_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,9 +46,22 @@ class MeshOptions:
     workers: int
     threads_per_worker: int
     controllers: int = 1
+    api_keys: str = field(default="", repr=False)
+    """Split by commas; for the gateway's environment, where nobody else sees them."""
+    api_keys_file: Path | None = None
     routing_policy: str | None = None
     log_level: str = "info"
     worker_options: tuple[str, ...] = ()
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether clients must have a key."""
+        return bool(self.api_keys) or self.api_keys_file is not None
+
+    @property
+    def own_key(self) -> str:
+        """The key with which the mesh is asked whether it is ready; empty where none is needed."""
+        return self.api_keys.split(",")[0].strip()
 
     @property
     def client_address(self) -> str:
@@ -69,6 +84,8 @@ class ProcessPlan:
     log_file: Path
     start_limit_s: float
     stop_limit_s: float
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of this process alone."""
 
 
 def usable_cores() -> int:
@@ -153,16 +170,18 @@ def workers(options: MeshOptions, controllers: Sequence[str]) -> list[ProcessPla
 def gateway(options: MeshOptions, controllers: Sequence[str]) -> ProcessPlan:
     """The gateway, which watches every controller."""
     policy = ("--routing-policy", options.routing_policy) if options.routing_policy else ()
-    return _service(
+    keys_file = ("--api-keys-file", str(options.api_keys_file)) if options.api_keys_file else ()
+    planned = _service(
         options,
         "gateway",
         "gateway",
         (
-            *(*_each_of(controllers), "--grace-period", str(GRACE_PERIOD_S), *policy),
+            *(*_each_of(controllers), "--grace-period", str(GRACE_PERIOD_S), *policy, *keys_file),
             # The folder outlives the mesh: so do conversations.
             *("--responses-db", str(options.run_folder / RESPONSES_FILE)),
         ),
     )
+    return replace(planned, secrets={API_KEYS_VARIABLE: options.api_keys})
 
 
 def envoy(options: MeshOptions, command: Sequence[str]) -> ProcessPlan:

@@ -45,6 +45,27 @@ def resolve_host(host: str) -> str:
     return str(address[0])
 
 
+def resolve_keys(api_keys: str | None, file: Path | None) -> str:
+    """The keys that the gateway gets plainly, split by commas; empty where none are asked for.
+
+    Where there is a file alone, nobody here knows a key: one is drawn, which nobody else learns,
+    so that the mesh can be asked whether it is ready.
+
+    Raises:
+        StartError: a key or the file cannot be.
+    """
+    if not api_keys and file is None:
+        return ""
+    # Takes a tenth of a second to load.
+    from services.gateway.keys.hashing import new_key
+    from services.gateway.keys.sources import first_keys_of_file, keys_of_option
+
+    plain = keys_of_option(api_keys)
+    if file is not None:
+        first_keys_of_file(file)
+    return api_keys if plain and api_keys else new_key()
+
+
 def claim_port(host: str, port: int) -> int:
     """The port, if nobody listens on it; for port 0 one that is free just now.
 

@@ -25,10 +25,12 @@ ANSWER_LIMIT_S = 5.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _get(url: str) -> bytes | None:
+def _get(url: str, key: str = "") -> bytes | None:
     """The body of a 200 answer; None for any other, and while nobody answers."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        with _direct.open(url, timeout=ANSWER_LIMIT_S) as response:
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - always http
+        with _direct.open(request, timeout=ANSWER_LIMIT_S) as response:
             return bytes(response.read())
     except (OSError, urllib.error.URLError, http.client.HTTPException):
         return None
@@ -62,10 +64,10 @@ async def until_attached(controller_address: str, workers: int) -> None:
             await asyncio.sleep(POLL_INTERVAL_S)
 
 
-async def until_listed(base_url: str) -> tuple[str, ...]:
-    """The models that clients see at GET /v1/models, once there is one."""
+async def until_listed(base_url: str, key: str) -> tuple[str, ...]:
+    """The models that clients see at GET /v1/models, once there is one. `key` may be empty."""
     while True:
-        body = await asyncio.to_thread(_get, f"{base_url}/models")
+        body = await asyncio.to_thread(_get, f"{base_url}/models", key)
         if body is not None:
             models = tuple(str(model["id"]) for model in json.loads(body)["data"])
             if models:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from services.cli.client_key import API_KEY_VARIABLE
 from services.cli.up.plan import ProcessPlan
+from services.mesh.options import API_KEYS_FILE_VARIABLE, API_KEYS_VARIABLE
 from services.mesh.process import EXIT_CANNOT_START
 
 POLL_INTERVAL_S = 0.02
@@ -27,6 +29,8 @@ LOG_TAIL_BYTES = 64 * 1024
 
 # What a child says last must be in its log, and be plain text.
 LOGGING_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TYPER_STANDARD_TRACEBACK": "1"}
+
+KEY_VARIABLES = frozenset({API_KEYS_VARIABLE, API_KEYS_FILE_VARIABLE, API_KEY_VARIABLE})
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -88,6 +92,11 @@ def log_tail(log_file: Path) -> str:
     return "\n".join(text.rstrip().splitlines()[-LOG_TAIL_LINES:])
 
 
+def _environment() -> dict[str, str]:
+    """This process's, without the keys: who needs them gets them by its plan."""
+    return {name: value for name, value in os.environ.items() if name not in KEY_VARIABLES}
+
+
 def _die_with(parent_id: int) -> None:
     """Runs in the child before its program: ends it when its parent ends, however that ends."""
     if _LIBC is not None:
@@ -136,7 +145,7 @@ class Supervisor:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=log_file,
-                    env={**os.environ, **LOGGING_ENVIRONMENT},
+                    env={**_environment(), **LOGGING_ENVIRONMENT, **plan.secrets},
                     start_new_session=True,
                     preexec_fn=lambda: _die_with(parent_id),
                 )

@@ -46,9 +46,12 @@ class KeyFileError(Exception):
 
 
 def _instant(value: object) -> object:
-    """A day of the calendar is its beginning in UTC. A time without a zone stays one, and is
-    refused.
-    """
+    """A day is its beginning in UTC; a time must say its zone. JSON has both as text."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value) if "T" in value else date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a day or a time, such as 2027-01-01T00:00:00Z") from None
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime) and value.tzinfo is None:

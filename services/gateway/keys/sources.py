@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 def keys_of_option(text: str | None) -> tuple[Key, ...]:
     """The keys of --api-keys, as FastChat has it: split by commas, each good for everything. They
-    are called key-1, key-2 and so on; what they are is kept nowhere.
+    are called key#1, key#2 and so on, which no key of a file may be; what they are is kept nowhere.
 
     Raises:
         StartError: one is empty, doubled, too long, or holds what no header can carry.
@@ -35,15 +35,24 @@ def keys_of_option(text: str | None) -> tuple[Key, ...]:
             raise StartError(
                 f"--api-keys: key {number} may hold printable ASCII only, and no blanks"
             )
-        if len(given) < MIN_SAFE_CHARACTERS:
-            log.warning(
-                "an API key is short enough to be guessed: draw one with 'tokenmesh keys create'",
-                key=f"key-{number}",
-            )
-        keys.append(Key(f"key-{number}", digest_of(given)))
+        keys.append(Key(_name(number), digest_of(given)))
     if len({key.digest for key in keys}) < len(keys):
         raise StartError("--api-keys names a key twice; give each once")
     return tuple(keys)
+
+
+def warn_of_short_keys(text: str | None) -> None:
+    """Logs which of --api-keys can be guessed."""
+    for number, given in enumerate((text or "").split(","), start=1):
+        if 0 < len(given.strip()) < MIN_SAFE_CHARACTERS:
+            log.warning(
+                "an API key is short enough to be guessed; 'tokenmesh keys create' draws better",
+                key=_name(number),
+            )
+
+
+def _name(number: int) -> str:
+    return f"key#{number}"
 
 
 def read_key_file(path: Path) -> tuple[Key, ...]:
@@ -82,12 +91,9 @@ def check_fit(fixed: Sequence[Key], of_file: Sequence[Key]) -> None:
     """Checks that keys of both sources can stand beside each other.
 
     Raises:
-        KeyFileError: a name or a key is in both.
+        KeyFileError: a key is in both.
     """
-    names = {key.name for key in fixed}
     digests = {key.digest for key in fixed}
     for number, key in enumerate(of_file):
-        if key.name in names:
-            raise KeyFileError(f"keys[{number}].name {key.name!r} is that of a key of --api-keys")
         if key.digest in digests:
             raise KeyFileError(f"keys[{number}].hash is that of a key of --api-keys")

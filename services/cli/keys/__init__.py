@@ -1,0 +1,1 @@
+"""`tokenmesh keys`: the file of API keys."""
