@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.worker.chat_formats.base import (
-    Content,
-    Delta,
-    Reasoning,
-    Tool,
-    ToolCallArguments,
-    ToolCallStarted,
-    ToolUse,
-)
+from services.worker.chat_formats.base import Tool, ToolCallArguments, ToolUse
 from services.worker.chat_formats.names import NAMES, by_name
+from tests.chat_outputs import Output
 
 TOOLS = ToolUse((Tool("look_up", ""), Tool("add", "")))
-
-
-@dataclass
-class Output:
-    """What a client makes of the deltas."""
-
-    content: str = ""
-    reasoning: str = ""
-    calls: list[list[str]] = field(default_factory=list)
-
-    def take(self, deltas: Iterable[Delta]) -> Output:
-        for delta in deltas:
-            match delta:
-                case Content(text):
-                    self.content += text
-                case Reasoning(text):
-                    self.reasoning += text
-                case ToolCallStarted(call_index, name):
-                    assert call_index == len(self.calls)
-                    self.calls.append([name, ""])
-                case ToolCallArguments(call_index, text):
-                    assert call_index == len(self.calls) - 1
-                    self.calls[-1][1] += text
-        return self
 
 
 @dataclass(frozen=True)
@@ -333,10 +302,7 @@ TRANSCRIPTS = {
 
 def read(transcript: Transcript, pieces: Iterable[str], *, is_cut: bool = False) -> Output:
     parser = by_name(transcript.chat_format).parser(transcript.prompt_end, transcript.tool_use)
-    output = Output()
-    for piece in pieces:
-        output.take(parser.feed(piece))
-    return output.take(parser.finish(is_cut=is_cut))
+    return Output().read(parser, pieces, is_cut=is_cut)
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS.values(), ids=TRANSCRIPTS.keys())

@@ -77,11 +77,12 @@ def traits_of(source: str, probe: Probe) -> TemplateTraits:
 
     first = _user("Hi")
     call_id, call_text = _calls(ask, first)
-    several = ask(
-        first, _assistant(_call(_WORD, {}, call_id), _call(_OTHER_WORD, {}, call_id[::-1]))
-    )
     takes_objects = _takes_objects(ask, first, call_id)
     arguments: dict[str, Any] | str = {} if takes_objects else "{}"
+    several = ask(
+        first,
+        _assistant(_call(_WORD, arguments, call_id), _call(_OTHER_WORD, arguments, call_id[::-1])),
+    )
     result = ask(
         first,
         _assistant(_call("x", arguments, call_id)),
