@@ -90,7 +90,7 @@ def test_every_format_has_a_template() -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_an_answer_is_read_back(name: str, data: st.DataObject) -> None:
     ability = TEMPLATES[name]
     calls = data.draw(

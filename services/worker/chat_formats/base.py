@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 from services.worker.engines.forms import Form
@@ -81,6 +81,8 @@ class Tool:
     parameters: str
     """A JSON text: the schema of the arguments. Empty for none."""
     strict: bool = False
+    field: str = field(default="prompt.tools", compare=False)
+    """Path of the request's field that holds the parameters."""
 
 
 @dataclass(frozen=True)

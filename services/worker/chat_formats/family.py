@@ -84,10 +84,11 @@ class Family(ABC):
 
 
 def arguments_form(tool: Tool, tool_use: ToolUse) -> Form:
-    """The arguments of a call. They must match the schema where a call is forced or strict."""
+    """The arguments of a call. They match the schema where a call is strict, and as far as that can
+    be held to where it is forced."""
     if tool.strict or tool_use.is_required:
-        return Json(tool.parameters or NO_PARAMETERS)
-    return Json()
+        return Json(tool.parameters or NO_PARAMETERS, strict=tool.strict, field=tool.field)
+    return Json(field=tool.field)
 
 
 def several(call: Form, tool_use: ToolUse, *, separator: Form | None = None) -> Form:

@@ -138,7 +138,7 @@ def _call(tool: Tool) -> Form:
     required = required_parameters(tool)
     for key, schema in parameter_schemas(tool).items():
         parameter = InOrder(
-            (Literal(f"{PARAMETER}{key}>\n"), _value(schema), Literal(f"\n{PARAMETER_END}\n"))
+            (Literal(f"{PARAMETER}{key}>\n"), _value(schema, tool), Literal(f"\n{PARAMETER_END}\n"))
         )
         parameters.append(parameter if key in required else OneOf((Literal(""), parameter)))
     return InOrder(
@@ -152,9 +152,9 @@ def _call(tool: Tool) -> Form:
     )
 
 
-def _value(schema: Mapping[str, Any]) -> Form:
+def _value(schema: Mapping[str, Any], tool: Tool) -> Form:
     if not is_string(schema):
-        return property_form(schema)
+        return property_form(schema, tool)
     if "enum" in schema:
         return OneOf(tuple(Literal(each) for each in schema["enum"]))
-    return AnyText(without=(PARAMETER_END,))
+    return AnyText(without=("\n" + PARAMETER_END, PARAMETER_END))

@@ -55,9 +55,10 @@ def text_value(text: str, schema: Mapping[str, Any] | None) -> str:
     return stripped
 
 
-def property_form(schema: Mapping[str, Any]) -> Form:
-    """The form of a value in JSON."""
-    return Json(json.dumps(schema, ensure_ascii=False))
+def property_form(schema: Mapping[str, Any], tool: Tool) -> Form:
+    """The form of one of a tool's arguments, in JSON."""
+    text = json.dumps(schema, ensure_ascii=False)
+    return Json(text, strict=tool.strict, field=tool.field)
 
 
 def _schema(tool: Tool) -> dict[str, Any]:

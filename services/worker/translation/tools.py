@@ -41,7 +41,10 @@ def tool_use(chat: chat_pb2.ChatPrompt) -> ToolUse:
     if _excludes_calls(chat):
         return ToolUse()
     choice = chat.tool_choice
-    tools = [Tool(each.name, each.parameters, each.strict) for each in chat.tools]
+    tools = [
+        Tool(each.name, each.parameters, each.strict, f"prompt.tools[{index}].parameters")
+        for index, each in enumerate(chat.tools)
+    ]
     if choice.name:
         tools = [each for each in tools if each.name == choice.name]
         if not tools:
