@@ -240,7 +240,9 @@ def _add_services(
     model_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelServicer(mesh.directory, tokenizing), server.grpc
     )
-    responses = ResponseParts(settings.responses, relay, mesh.directory, metrics_registry)
+    responses = ResponseParts(
+        settings.responses, relay, mesh.directory, tokenizing, metrics_registry
+    )
     openai_names = add_openai_services(
         server.grpc, relay, mesh.directory, tokenizing, responses.servicer
     )

@@ -208,8 +208,9 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
     async def CountTokens(
         self, request: worker_pb2.CountTokensRequest, context: Any
     ) -> worker_pb2.CountTokensResponse:
+        said = [part.text for message in request.chat.messages for part in message.content]
         return worker_pb2.CountTokensResponse(
-            prompt_tokens=len(request.text), context_length_tokens=64
+            prompt_tokens=len("".join((request.text, *said))), context_length_tokens=64
         )
 
     async def DescribeModels(

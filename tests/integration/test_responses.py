@@ -176,6 +176,25 @@ async def test_instructions_are_those_of_one_response(
     assert texts == ["Hi", "Hello", "And?"]
 
 
+async def test_the_oldest_turns_are_left_out_where_they_do_not_fit(
+    worker: FakeWorker, client: ResponsesClient
+) -> None:
+    previous = None
+    for number in range(6):
+        response = await client.create(
+            instructions="Be brief.",
+            input=f"Question {number}.",
+            previous_response_id=previous,
+            truncation="auto",
+        )
+        previous = response["id"]
+    # A worker that counts characters has room for the instructions, three questions and two
+    # answers; a token is left for the next one.
+    texts = [message.content[0].text for message in worker.starts[-1].chat.messages]
+    assert texts == ["Be brief.", "Question 3.", "Hello", "Question 4.", "Hello", "Question 5."]
+    assert len((await client.input_items(response["id"]))["data"]) == 11
+
+
 async def test_a_schema_reaches_the_worker(worker: FakeWorker, client: ResponsesClient) -> None:
     form = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
     response = await client.create(text={"format": form})

@@ -205,6 +205,7 @@ TEXT_PART = {"type": "input_text", "text": "a"}
 @pytest.mark.parametrize(
     ("fields", "field", "said"),
     [
+        ({"model": ""}, "model", "Missing"),
         ({"input": None}, "input", "Missing"),
         ({"input": 3}, "input", "a string or a list of items"),
         ({"input": ["x"]}, "input[0]", "an object"),
@@ -314,7 +315,6 @@ def spelled_error(**fields: Any) -> tuple[str | None, str]:
         ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice.name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"instructions": "x", "input": [{**CALL, "name": ""}]}, "input[0].name"),
-        ({"model": ""}, "model"),
     ],
 )
 def test_validation_speaks_of_what_the_client_sent(fields: dict[str, Any], field: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
+from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.responses.archive import ResponseArchive
 from services.gateway.openai.responses.background import BackgroundResponses
 from services.gateway.openai.responses.creation import Creation
 from services.gateway.openai.responses.metrics import ResponseMetrics
+from services.gateway.openai.responses.preparing import Preparing
 from services.gateway.openai.responses.reading import Reading
 from services.gateway.openai.responses.service import Responses
 from services.gateway.openai.responses.settings import ResponseSettings
@@ -24,6 +26,7 @@ class ResponseParts:
         settings: ResponseSettings,
         relay: Relay,
         directory: Directory,
+        tokenizing: Tokenizing,
         registry: CollectorRegistry,
     ) -> None:
         """Raises:
@@ -34,7 +37,9 @@ class ResponseParts:
         self.background = BackgroundResponses(relay, self._store, metrics, settings.max_background)
         archive = ResponseArchive(self._store, metrics)
         self.servicer = Responses(
-            Creation(relay, directory, archive, self.background),
+            Creation(
+                relay, directory, archive, self.background, Preparing(self._store, tokenizing)
+            ),
             Reading(archive, self.background),
         )
 

@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 
 from google.api.httpbody_pb2 import HttpBody
 
-from services.gateway.api.callers import caller_of
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.leaving import abandon_when_over
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
-from services.gateway.openai.responses import ids
 from services.gateway.openai.responses.archive import ResponseArchive, record_of
 from services.gateway.openai.responses.background import BackgroundResponse, BackgroundResponses
-from services.gateway.openai.responses.conversation import Conversation
 from services.gateway.openai.responses.events import EventPrinter
-from services.gateway.openai.responses.history import PREVIOUS, own_items, past_items
-from services.gateway.openai.responses.items import Item, PlacedItem
 from services.gateway.openai.responses.making import ResponseInMaking
-from services.gateway.openai.responses.owners import current_owner
-from services.gateway.openai.responses.request import ResponseRequest, read_response_request
+from services.gateway.openai.responses.preparing import PreparedResponse, Preparing
 from services.gateway.openai.responses.spelling import ResponseSpelling
 from services.gateway.openai.responses.stored_json import ids_of
 from services.gateway.openai.seed_header import tell_seed
-from services.gateway.relay.caller import Caller
 from services.gateway.relay.relay import Generation, Relay
 from services.gateway.requests import requirements
-from services.gateway.requests.validation import chat_start
-from services.mesh.interceptors import current_request_id
 from tokenmesh.openai.v1 import response_pb2
-from tokenmesh.worker.v1 import worker_pb2
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A request that is ready to be generated."""
-
-    asked: ResponseRequest
-    input_items: list[Item]
-    start: worker_pb2.Start
-    caller: Caller
-    owner: str
-
-    def making(
-        self, created_at_s: float, model: str, printer: EventPrinter | None
-    ) -> ResponseInMaking:
-        """The response, of which nothing is there yet."""
-        return ResponseInMaking(
-            ids.new_id(ids.RESPONSE),
-            created_at_s,
-            model,
-            self.asked.told,
-            background=self.asked.background,
-            store=self.asked.store,
-            shows_summary=self.asked.shows_summary,
-            listener=printer,
-        )
 
 
 class Creation:
@@ -70,11 +33,13 @@ class Creation:
         directory: Directory,
         archive: ResponseArchive,
         background: BackgroundResponses,
+        preparing: Preparing,
     ) -> None:
         self._relay = relay
         self._directory = directory
         self._archive = archive
         self._background = background
+        self._preparing = preparing
 
     async def bodies(
         self,
@@ -88,7 +53,7 @@ class Creation:
         Raises:
             MeshError: before the first of them. What fails later is told by the last event.
         """
-        prepared = await self._prepare(request, context, spelling)
+        prepared = await self._preparing.prepare(request, context, spelling)
         if prepared.asked.background:
             async for body in self._in_background(prepared, failures):
                 yield body
@@ -111,30 +76,12 @@ class Creation:
             await tell_seed(context, (generation,))
             yield HttpBody(content_type=JSON, data=making.json().encode())
 
-    async def _prepare(
-        self,
-        request: response_pb2.CreateResponseRequest,
-        context: Context,
-        spelling: ResponseSpelling,
-    ) -> _Prepared:
-        asked = read_response_request(request)
-        caller = caller_of(context, asked.chat.user)
-        owner = current_owner()
-        store = self._archive.store
-        if asked.insists_on_store:
-            await store.check()
-        past: list[Item] = []
-        if asked.previous_response_id is not None:
-            past = await past_items(store, asked.previous_response_id, owner)
-        own = await own_items(store, asked, past, owner)
-        placed = [*(PlacedItem(PREVIOUS, item, is_string=True) for item in past), *own]
-        conversation = Conversation(asked.instructions, placed)
-        spelling.conversation = conversation
-        start = chat_start(asked.chat_request(conversation), current_request_id())
-        return _Prepared(asked, [each.item for each in own], start, caller, owner)
-
     async def _stream(
-        self, prepared: _Prepared, generation: Generation, context: Context, failures: Failures
+        self,
+        prepared: PreparedResponse,
+        generation: Generation,
+        context: Context,
+        failures: Failures,
     ) -> AsyncGenerator[HttpBody, None]:
         printer = EventPrinter()
         making = prepared.making(generation.created_at_s, generation.model, printer)
@@ -160,7 +107,7 @@ class Creation:
         yield HttpBody(content_type=EVENT_STREAM, data=b"".join(printer.take()))
 
     async def _in_background(
-        self, prepared: _Prepared, failures: Failures
+        self, prepared: PreparedResponse, failures: Failures
     ) -> AsyncGenerator[HttpBody, None]:
         asked = prepared.asked
         # What can be known to fail fails now, while its client still listens.
@@ -189,7 +136,7 @@ class Creation:
         async for events in response.follow(-1):
             yield HttpBody(content_type=EVENT_STREAM, data=events)
 
-    async def _keep(self, making: ResponseInMaking, prepared: _Prepared) -> None:
+    async def _keep(self, making: ResponseInMaking, prepared: PreparedResponse) -> None:
         await self._archive.keep(
             making, prepared.input_items, prepared.asked.previous_response_id, prepared.owner
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.gateway.openai.efforts import EFFORTS
-from services.gateway.openai.json_fields import JsonObject, not_one_of, plain, plain_list
+from services.gateway.openai.json_fields import JsonObject, missing, not_one_of, plain, plain_list
 from services.gateway.openai.metadata import read_metadata
 from services.gateway.openai.responses.conversation import Conversation
 from services.gateway.openai.responses.items import Item, PlacedItem, read_input
@@ -64,6 +64,8 @@ class ResponseRequest:
     store: bool
     insists_on_store: bool
     """Whether the client has said that it wants the response stored."""
+    truncates: bool
+    """Whether its oldest turns are left out where all of them do not fit."""
     shows_summary: bool
     """Whether reasoning is shown as its own summary."""
 
@@ -81,6 +83,8 @@ def read_response_request(request: CreateResponseRequest) -> ResponseRequest:
     Raises:
         InvalidRequestError: a field is malformed; `field` is in OpenAI's spelling.
     """
+    if not request.model:
+        raise missing("model")
     _refuse_what_is_not_offered(request)
     items = read_input(plain(request.input))
     store = request.store if request.HasField("store") else True
@@ -94,6 +98,7 @@ def read_response_request(request: CreateResponseRequest) -> ResponseRequest:
     tool_choice = read_tool_choice(choice, tools)
     constraint, told_text = read_text(plain(request.text))
     effort, summary = _reasoning(plain(request.reasoning))
+    truncation = _one_of(request, "truncation", _TRUNCATIONS) or "disabled"
     prompt = mesh_chat_pb2.ChatPrompt(tools=tools, tool_choice=tool_choice)
     if request.HasField("parallel_tool_calls"):
         prompt.parallel_tool_calls = request.parallel_tool_calls
@@ -117,7 +122,7 @@ def read_response_request(request: CreateResponseRequest) -> ResponseRequest:
         "top_p": _optional(request, "top_p"),
         "presence_penalty": _optional(request, "presence_penalty"),
         "frequency_penalty": _optional(request, "frequency_penalty"),
-        "truncation": _one_of(request, "truncation", _TRUNCATIONS) or "disabled",
+        "truncation": truncation,
         "user": _optional(request, "user"),
         "metadata": read_metadata(request.metadata),
         "conversation": None,
@@ -139,6 +144,7 @@ def read_response_request(request: CreateResponseRequest) -> ResponseRequest:
         background=request.background,
         store=store,
         insists_on_store=request.HasField("store") and store,
+        truncates=truncation == "auto",
         shows_summary=summary is not None,
     )
 
