@@ -60,6 +60,19 @@ class EngineCollector(Collector):
             "Forward passes that ran out of memory, and were computed in parts.",
             counters.out_of_memory,
         )
+        yield _counters(
+            "forms",
+            "Outputs held to a form: whose form was compiled, or was there already.",
+            "kind",
+            {"compiled": counters.forms_compiled, "cached": counters.form_cache_hits},
+        )
+        yield _counter(
+            "form_compile_seconds", "Time spent on compiling forms.", counters.form_compile_s
+        )
+        yield _counter("masks", "Tokens before which a form said which might come.", counters.masks)
+        yield _counter(
+            "mask_seconds", "Time spent on saying so, while the model computes.", counters.mask_s
+        )
 
 
 def _counter(name: str, description: str, value: float | None) -> CounterMetricFamily:

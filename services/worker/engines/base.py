@@ -281,6 +281,16 @@ class EngineCounters:
     """Those of them that it held."""
     out_of_memory: int | None = None
     """Forward passes that ran out of memory."""
+    forms_compiled: int | None = None
+    """Forms of outputs that were compiled."""
+    form_compile_s: float | None = None
+    """Seconds that this took, in threads of its own."""
+    form_cache_hits: int | None = None
+    """Outputs whose form had been compiled before, or was being compiled."""
+    masks: int | None = None
+    """Tokens before which a form said which might come."""
+    mask_s: float | None = None
+    """Seconds that this took, while the model computed."""
 
 
 class Engine(Protocol):

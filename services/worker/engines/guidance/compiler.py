@@ -122,8 +122,12 @@ class GuidanceCompiler:
         return matcher
 
     def _matcher(self, form: Form) -> LLMatcher:
-        grammar = write_grammar(form, self._marker_ids)
-        return LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
+        try:
+            grammar = write_grammar(form, self._marker_ids)
+            return LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
+        except UnicodeEncodeError as error:
+            said = "it holds half of a surrogate pair, which is no character"
+            raise refusal(form, said) from error
 
     def _blame(self, form: Form, said: str) -> InvalidRequestError:
         """The error of the part at fault, if one is at fault by itself."""

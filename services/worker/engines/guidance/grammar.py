@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from llguidance import regex_to_lark
 from llguidance.gbnf_to_lark import gbnf_to_lark
@@ -27,7 +28,7 @@ from services.worker.engines.forms import (
     Repeated,
     nodes,
 )
-from services.worker.engines.guidance.refusals import field_of
+from services.worker.engines.guidance.refusals import MAX_PROPERTIES, field_of
 
 WHITESPACE = r"\x20|\n[\x20\t]{0,32}"
 """What may stand between the parts of a JSON text: a space, or a line break and an indentation.
@@ -202,6 +203,25 @@ def _with_options(form: Json) -> str:
         raise InvalidRequestError(
             "the schema's keyword 'x-guidance' is not for a request to set", field=form.field
         )
+    count = _most_properties(schema)
+    if count > MAX_PROPERTIES:
+        raise InvalidRequestError(
+            f"an object of the schema has {count} properties: at most {MAX_PROPERTIES} are allowed",
+            field=form.field,
+        )
     rest = form.schema[form.schema.index("{") + 1 :]
     comma = "," if schema else ""
     return f'{{"x-guidance": {json.dumps(options)}{comma}{rest}'
+
+
+def _most_properties(schema: dict[str, Any]) -> int:
+    most = 0
+    waiting: list[Any] = [schema]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            most = max(most, len(each))
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return most

@@ -17,7 +17,8 @@ from services.worker.engines.forms import (
 MAX_FORM_BYTES = 128 * 1024
 """Of all texts in a form. What is larger takes seconds to compile."""
 MAX_PROPERTIES = 1000
-"""Of one object in a schema. A choice among more of them takes milliseconds for each token."""
+"""Of one object in a schema. What compiling takes grows with their square, and a choice among so
+many takes milliseconds for each token."""
 
 _MAX_SAID = 300
 _PLACE = re.compile(r"^(at )?\d+\(\d+\): ")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -95,8 +96,19 @@ class TransformersEngine:
         )
 
     def counters(self) -> EngineCounters:
-        """What its steps have done."""
-        return self._loaded.step_loop.counters()
+        """What its steps and its compiler have done."""
+        counters = self._loaded.step_loop.counters()
+        if self._loaded.compiler is None:
+            return counters
+        compiling = self._loaded.compiler.counters()
+        return replace(
+            counters,
+            forms_compiled=compiling.compiled,
+            form_compile_s=compiling.compile_s,
+            form_cache_hits=compiling.cache_hits,
+            masks=compiling.masks,
+            mask_s=compiling.mask_s,
+        )
 
     async def start(self) -> None:
         """Loads the model in the engine's thread, and lets it run."""

@@ -201,6 +201,9 @@ class StepLoop:
 
     def _run(self, works: Rows[Work]) -> list[Outcome]:
         with self._counts.forward:
+            sampled = [work.sequence for work in works if work.samples]
+            if sampled:
+                self._sampler.prepare(sampled)
             logits = self._runner.run(works)
         with self._counts.sample:
             read = launch_sampling(self._sampler, works, logits)

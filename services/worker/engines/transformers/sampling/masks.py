@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 from services.worker.engines.constraints import (
     BatchWords,
     TokenConstraint,
-    fill_each,
     words_for,
 )
 from services.worker.engines.transformers.text.output import Output
@@ -31,28 +31,54 @@ def forbid(logits: torch.Tensor, entries: Rows[tuple[int, int]]) -> None:
         logits[rows, token_ids] = float("-inf")
 
 
-def constrain(
-    logits: torch.Tensor, rows: Rows[int], outputs: Rows[Output], fill: Fill = fill_each
-) -> None:
-    """Leaves some rows of `[batch, vocabulary]` only what the forms of their outputs allow.
+class Filling:
+    """What the forms of some outputs allow next, filled in a thread while the model computes."""
+
+    def __init__(self, rows: Rows[int], outputs: Rows[Output], words: Future[BatchWords]) -> None:
+        self._rows = rows
+        self._outputs = outputs
+        self._words = words
+
+    def apply(self, logits: torch.Tensor) -> None:
+        """Leaves those rows of `[batch, vocabulary]` only what is allowed and not forbidden."""
+        words = self._words.result()
+        for row, output in zip(words, self._outputs, strict=True):
+            output.narrow(row)
+        if logits.device.type == "cpu":
+            _forbid_others(logits.numpy(), self._rows, words)
+            return
+        packed = to_device(words, logits.device)
+        at = to_device(torch.tensor(self._rows), logits.device)
+        logits[at] = torch.where(_unpacked(packed, logits.shape[-1]), logits[at], float("-inf"))
+
+
+class Masks:
+    """Has the forms of outputs tell what may come next.
 
     Args:
-        logits: are changed.
-        rows: places in the batch.
-        outputs: those of the rows. Each has a constraint.
-        fill: has the constraints fill their words.
+        vocabulary_size: tokens that there are.
+        fill: has constraints fill their words, without the interpreter's lock.
     """
-    vocabulary = logits.shape[-1]
-    words = np.empty((len(rows), words_for(vocabulary)), dtype=np.int32)
-    fill([output.constraint for output in outputs if output.constraint is not None], words)
-    for row, output in zip(words, outputs, strict=True):
-        output.spare_end(row)
-    if logits.device.type == "cpu":
-        _forbid_others(logits.numpy(), rows, words)
-        return
-    packed = to_device(words, logits.device)
-    at = to_device(torch.tensor(rows), logits.device)
-    logits[at] = torch.where(_unpacked(packed, vocabulary), logits[at], float("-inf"))
+
+    def __init__(self, vocabulary_size: int, fill: Fill) -> None:
+        self._words = words_for(vocabulary_size)
+        self._fill = fill
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="masks")
+
+    def begin(self, rows: Rows[int], outputs: Rows[Output]) -> Filling:
+        """Begins to fill. Until that is applied the outputs must not change.
+
+        Args:
+            rows: places in the batch.
+            outputs: those of the rows. Each has a constraint.
+        """
+        constraints = [each.constraint for each in outputs if each.constraint is not None]
+        return Filling(rows, outputs, self._thread.submit(self._filled, constraints))
+
+    def _filled(self, constraints: Rows[TokenConstraint]) -> BatchWords:
+        words = np.empty((len(constraints), self._words), dtype=np.int32)
+        self._fill(constraints, words)
+        return words
 
 
 def _forbid_others(logits: npt.NDArray[np.float32], rows: Rows[int], words: BatchWords) -> None:

@@ -130,8 +130,8 @@ def _error(row: Sequence, code: int) -> MeshError:
     output = row.output
     if code == _NO_TOKEN and output.constraint is not None:
         return InvalidRequestError(
-            "no token may come next: bad_words and stop tokens forbid all that the form of the "
-            "output allows here, or the form is too complex to be followed",
+            "the form of the output has become too complex to be followed, or no text of this "
+            "model can go on with it",
             field=CONSTRAINT_FIELD,
         )
     if code == _NO_TOKEN and output.bad_words is not None:

@@ -58,9 +58,11 @@ class SamplingPlan:
         self.watched_rows = [
             at
             for at, row in enumerate(rows)
-            if row.output.bad_words is not None or row.request.sampling.min_tokens
+            if row.output.constraint is None
+            and (row.output.bad_words is not None or row.request.sampling.min_tokens)
         ]
-        """Rows in which what is forbidden changes from step to step."""
+        """Rows in which what is forbidden changes from step to step. Where an output has a form,
+        its mask knows."""
         self.constrained = [
             Constrained(at, row.output)
             for at, row in enumerate(rows)
@@ -135,7 +137,10 @@ class SamplingPlan:
 
 
 def _always_forbidden(row: Sequence) -> tuple[int, ...]:
-    return () if row.output.bad_words is None else row.output.bad_words.always
+    output = row.output
+    if output.bad_words is None or output.constraint is not None:
+        return ()
+    return output.bad_words.always
 
 
 def _is_filtered(sampling: Sampling) -> bool:

@@ -19,7 +19,12 @@ from services.worker.engines.transformers.sampling.drawing import (
     draw_filtered,
 )
 from services.worker.engines.transformers.sampling.logprobs import scores
-from services.worker.engines.transformers.sampling.masks import Fill, constrain, forbid
+from services.worker.engines.transformers.sampling.masks import (
+    Fill,
+    Filling,
+    Masks,
+    forbid,
+)
 from services.worker.engines.transformers.sampling.pending import (
     Choice,
     PendingTokens,
@@ -46,13 +51,26 @@ class Sampler:
     """
 
     def __init__(self, vocabulary_size: int, device: torch.device, fill: Fill = fill_each) -> None:
-        self._fill = fill
+        self._masks = Masks(vocabulary_size, fill)
+        self._filling: Filling | None = None
         self._device = device
         self._vocabulary_size = vocabulary_size
         self._counts: dict[Sequence, TokenCounts] = {}
         self._plan = SamplingPlan([], device)
         self._penalties = self._plan.penalties(self._counts)
         self._scratch = torch.empty(0, vocabulary_size, device=device)
+
+    def prepare(self, rows: Rows[Sequence]) -> None:
+        """Begins what does not need the logits of rows that will be launched next."""
+        self._filling = None
+        if not self._plan.is_for(rows):
+            self._plan = SamplingPlan(rows, self._device)
+            self._penalties = self._plan.penalties(self._counts)
+        constrained = self._plan.constrained
+        if constrained:
+            self._filling = self._masks.begin(
+                [each.row for each in constrained], [each.output for each in constrained]
+            )
 
     def sample(self, rows: Rows[Sequence], logits: torch.Tensor) -> list[Sampled | MeshError]:
         """The next token of each row, or why it has none. Changes `logits`."""
@@ -66,9 +84,8 @@ class Sampler:
         """
         # Some models pad their output beyond the vocabulary.
         logits = logits[:, : self._vocabulary_size]
-        if not self._plan.is_for(rows):
-            self._plan = SamplingPlan(rows, self._device)
-            self._penalties = self._plan.penalties(self._counts)
+        if self._filling is None or not self._plan.is_for(rows):
+            self.prepare(rows)
         plan = self._plan
         logprobs = None
         if len(plan.logprob_rows):
@@ -111,13 +128,9 @@ class Sampler:
             for token_id in rows[row].output.forbidden_next()
         ]
         forbid(logits, plan.always_forbidden + forbidden)
-        if plan.constrained:
-            constrain(
-                logits,
-                [each.row for each in plan.constrained],
-                [each.output for each in plan.constrained],
-                self._fill,
-            )
+        if self._filling is not None:
+            self._filling.apply(logits)
+            self._filling = None
 
     def _draw(
         self, logits: torch.Tensor, maxima: torch.Tensor, plan: SamplingPlan

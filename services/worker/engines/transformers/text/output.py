@@ -70,20 +70,27 @@ class Output:
     def forbidden_next(self) -> Iterator[int]:
         """Tokens that may not come next, beside the bad words of one token; some perhaps twice."""
         if self.must_go_on:
-            if self.constraint is None:
-                yield from self._end_ids
+            yield from self._end_ids
             yield from self._stop_ids
         if self.bad_words is not None:
             yield from self.bad_words.next_after(self.token_ids)
 
-    def spare_end(self, words: Words) -> None:
-        """Takes the end out of what the form allows next, where the output is to go on and can."""
-        if not (self.must_go_on or self._ignores_end):
+    def narrow(self, words: Words) -> None:
+        """Takes what is forbidden out of what the form allows next, if something is left then.
+
+        The form goes first: what it needs comes although a bad word or an end would come with it.
+        """
+        unwanted = set(self.forbidden_next())
+        if self.bad_words is not None:
+            unwanted.update(self.bad_words.always)
+        if self.must_go_on or self._ignores_end:
+            unwanted |= self._model_end_ids
+        if not unwanted:
             return
         before = words.copy()
         bits = words.view(np.uint32)
-        for end_id in self._model_end_ids:
-            bits[end_id // 32] &= ~np.uint32(1 << end_id % 32)
+        for token_id in unwanted:
+            bits[token_id // 32] &= ~np.uint32(1 << token_id % 32)
         if not words.any():
             words[:] = before
 
