@@ -13,7 +13,15 @@ from tests.models import checkpoint
 
 NAMES = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.jinja")))
 END_TOKENS = (
-    *("<|im_end|>\n", "<|eot_id|>", "</s>", "<｜end▁of▁sentence｜>", "<|return|>", "<|call|>"),
+    *(
+        "<|im_end|>\n",
+        "<|eot_id|>",
+        "<|eot|>",
+        "</s>",
+        "<｜end▁of▁sentence｜>",
+        "<|return|>",
+        "<|call|>",
+    ),
     *("<|end_of_text|>\n", "<|end|>", "<end_of_turn>\n", "\n"),
 )
 

@@ -179,6 +179,32 @@ TRANSCRIPTS = {
         "llama3", '\n{"town": "Oslo", "name": "add"}', content='\n{"town": "Oslo", "name": "add"}'
     ),
     "llama3, code": Transcript("llama3", "<|python_tag|>print(1)", content="print(1)"),
+    "pythonic": Transcript(
+        "pythonic",
+        """[look_up(city="New \\"York\\"", near='it\\'s\\u00e9"', days = 3, """
+        """some=[1, (True, None),], more={'a': {}, "b": -1.5}), add()]""",
+        calls=[
+            (
+                "look_up",
+                '{"city": "New \\"York\\"", "near": "it\'sé\\"", "days": 3, "some": [1, [true, '
+                'null]], "more": {"a": {}, "b": -1.5}}',
+            ),
+            ("add", "{}"),
+        ],
+    ),
+    "pythonic, between tokens": Transcript(
+        "pythonic",
+        "Well.<|python_start|>[add(a=1)]<|python_end|> B",
+        content="Well. B",
+        calls=[("add", '{"a": 1}')],
+    ),
+    "pythonic, text": Transcript("pythonic", "[nope(1)] or [1]", content="[nope(1)] or [1]"),
+    "pythonic, broken": Transcript(
+        "pythonic",
+        "[add(a=b)]<|python_end|>B",
+        content="B",
+        calls=[("add", '{"a": ')],
+    ),
     "mistral": Transcript(
         "mistral",
         'Well[TOOL_CALLS] [{"name": "look_up", "arguments": '
@@ -356,6 +382,7 @@ def test_nothing_has_been_emitted_of_what_is_pending(transcript: Transcript) -> 
         *("hermes, two calls", "qwen3, reasoning and a call", "qwen3-coder", "llama3, a call"),
         *("mistral", "mistral-v11", "deepseek-v3", "deepseek-r1", "deepseek-v3.1", "granite"),
         "gpt-oss, a preamble and a call",
+        "pythonic",
     ],
 )
 def test_arguments_come_as_they_are_written(name: str) -> None:
@@ -380,6 +407,17 @@ def test_arguments_come_as_they_are_written(name: str) -> None:
                 *("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "<|tool_call|>", "<|/tool_call|>"),
                 *("<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|call|>", "analysis"),
                 *("commentary to=functions.add ", "final", "<|constrain|>", "1", "null", "<", "|"),
+                *(
+                    "add(",
+                    "a=",
+                    "'",
+                    ")",
+                    "<|python_start|>",
+                    "<|python_end|>",
+                    "True",
+                    ":",
+                    "\\u00",
+                ),
             ]
         ),
         max_size=12,

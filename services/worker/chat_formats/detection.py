@@ -25,6 +25,7 @@ class _Sign(NamedTuple):
 
 
 _SIGNS = (
+    _Sign("pythonic", "pythonic", ("[func_name1(",)),
     _Sign("qwen3-coder", "qwen3.5", (qwen3_coder.FUNCTION, qwen3_coder.PARAMETER)),
     # GLM writes the arguments of a call as <arg_key> and <arg_value>.
     _Sign("hermes", "qwen3", (hermes.OPENING,), lacks=("<arg_key>",)),

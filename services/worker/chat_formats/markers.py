@@ -11,6 +11,8 @@ class Markers:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = tuple(sorted(set(texts), key=len, reverse=True))
+        self._first_letters = {each[0] for each in self._texts}
+        self._longest = max(map(len, self._texts), default=0)
         self._pattern = re.compile("|".join(map(re.escape, self._texts))) if self._texts else None
 
     def __bool__(self) -> bool:
@@ -22,12 +24,12 @@ class Markers:
 
     def partial_from(self, text: str, start: int) -> int:
         """Where the end of the text begins that may yet become a marker: its length if none."""
-        end = len(text)
-        first = end
-        for marker in self._texts:
-            at = text.find(marker[0], max(start, end - len(marker) + 1))
-            while 0 <= at < first:
-                if marker.startswith(text[at:]):
-                    first = at
-                at = text.find(marker[0], at + 1)
-        return first
+        found = end = len(text)
+        for letter in self._first_letters:
+            at = text.find(letter, max(start, end - self._longest + 1))
+            while 0 <= at < found:
+                tail = text[at:]
+                if any(each.startswith(tail) for each in self._texts):
+                    found = at
+                at = text.find(letter, at + 1)
+        return found

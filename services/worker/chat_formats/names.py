@@ -13,6 +13,7 @@ from services.worker.chat_formats.llama3 import Llama3
 from services.worker.chat_formats.mistral import THINK as MISTRAL_THINK
 from services.worker.chat_formats.mistral import Mistral
 from services.worker.chat_formats.plain import Plain
+from services.worker.chat_formats.pythonic import Pythonic
 from services.worker.chat_formats.qwen3_coder import Qwen3Coder
 from services.worker.chat_formats.reasoning import THINK
 
@@ -22,6 +23,7 @@ _ALL: tuple[ChatFormat, ...] = (
     Qwen3Coder("qwen3-coder"),
     Qwen3Coder("qwen3.5", THINK),
     Llama3("llama3"),
+    Pythonic("pythonic"),
     Mistral("mistral"),
     Mistral("mistral-v11", has_arguments_marker=True),
     Mistral("magistral", MISTRAL_THINK, has_arguments_marker=True),

@@ -48,11 +48,16 @@ def text_value(text: str, schema: Mapping[str, Any] | None) -> str:
     if _may_be_string(schema) and stripped != "null":
         return json.dumps(text, ensure_ascii=False)
     stripped = {"True": "true", "False": "false", "None": "null"}.get(stripped, stripped)
+    return stripped if is_json(stripped) else json.dumps(text, ensure_ascii=False)
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is JSON, which has no NaN and no infinity."""
     try:
-        json.loads(stripped, parse_constant=_refuse)
+        json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        return json.dumps(text, ensure_ascii=False)
-    return stripped
+        return False
+    return True
 
 
 def property_form(schema: Mapping[str, Any], tool: Tool) -> Form:
