@@ -31,6 +31,7 @@ from services.gateway.openai.responses.assembly import ResponseParts
 from services.gateway.openai.services import add_openai_services
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
+from services.gateway.relay.encode_relay import EncodeLimits, EncodeRelay
 from services.gateway.relay.quarantine import Quarantine
 from services.gateway.relay.relay import Relay
 from services.gateway.relay.waiting_room import WaitingLimits, WaitingRoom
@@ -227,6 +228,14 @@ def _add_services(
         random=random,
     )
     tokenizing = Tokenizing(Forwarding(dispatch, admission, max_attempts=settings.max_attempts))
+    encode_relay = EncodeRelay(
+        dispatch=dispatch,
+        admission=admission,
+        waiting_room=waiting_room,
+        limits=EncodeLimits(settings.max_attempts, settings.poison_deaths),
+        request_timeout_s=settings.request_timeout_s,
+        metrics=mesh.metrics,
+    )
     conversations = Admission(settings.max_conversations, "conversations")
     chat_pb2_grpc.add_ChatServiceServicer_to_server(
         ChatServicer(relay, conversations, gate), server.grpc
@@ -235,7 +244,7 @@ def _add_services(
         CompletionServicer(relay), server.grpc
     )
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-        EmbeddingServicer(mesh.directory), server.grpc
+        EmbeddingServicer(encode_relay), server.grpc
     )
     model_pb2_grpc.add_ModelServiceServicer_to_server(
         ModelServicer(mesh.directory, tokenizing), server.grpc
@@ -244,6 +253,11 @@ def _add_services(
         settings.responses, relay, mesh.directory, tokenizing, metrics_registry
     )
     openai_names = add_openai_services(
-        server.grpc, relay, mesh.directory, tokenizing, responses.servicer
+        server.grpc,
+        relay,
+        mesh.directory,
+        tokenizing,
+        responses.servicer,
+        encode_relay=encode_relay,
     )
     return (*SERVICE_NAMES, *openai_names), responses

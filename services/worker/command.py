@@ -17,8 +17,10 @@ ScriptedOption = partial(typer.Option, rich_help_panel="The scripted engine")
 
 
 class EngineName(StrEnum):
-    """What computes the tokens."""
+    """What computes the tokens, the vectors or the scores."""
 
+    AUTO = "auto"
+    ENCODER = "encoder"
     TRANSFORMERS = "transformers"
     SCRIPTED = "scripted"
 
@@ -30,10 +32,11 @@ def worker(
     engine: Annotated[
         EngineName,
         engine_options.ModelOption(
-            help="transformers runs checkpoints on CPU or GPU; scripted runs no model: it says a "
-            "script at a set pace, to test and measure a mesh.",
+            help="transformers runs checkpoints that generate, on CPU or GPU; encoder those that "
+            "embed texts or score pairs; auto looks which of the two a checkpoint is for. scripted "
+            "runs no model: it says a script at a set pace, to test and measure a mesh.",
         ),
-    ] = EngineName.TRANSFORMERS,
+    ] = EngineName.AUTO,
     revision: engine_options.Revision = None,
     chat_template: engine_options.ChatTemplate = None,
     chat_format: engine_options.ChatFormat = "auto",
@@ -55,6 +58,9 @@ def worker(
     cpu_offload: engine_options.CpuOffload = False,
     max_cpu_memory: engine_options.MaxCpuMemory = None,
     offload_folder: engine_options.OffloadFolder = None,
+    pooling: engine_options.Pooling = "auto",
+    batch_tokens: engine_options.BatchTokens = None,
+    embed_in_truncate: engine_options.EmbedInTruncate = False,
     controller: options.Controllers = None,
     no_register: Annotated[
         bool,
@@ -98,21 +104,21 @@ def worker(
             "--limit-worker-concurrency",
             "--max-running",
             help="Sequences computed at once. More raise throughput and the time per token. By "
-            "default 32; 256 for the scripted engine.",
+            "default 32; 256 for the scripted engine, and calls for the encoder.",
         ),
     ] = None,
     max_waiting: Annotated[
         int | None,
         options.LimitOption(
             help="Requests that may wait for a place; more are refused, so that gateways try "
-            "another worker. By default 256; 1024 for the scripted engine.",
+            "another worker. By default 256; 1024 for the scripted engine and the encoder.",
         ),
     ] = None,
     context_length: Annotated[
         int | None,
         options.LimitOption(
-            help="Tokens of one prompt and its completion. What the model was made for by default; "
-            "32768 for the scripted engine.",
+            help="Tokens of one prompt and its completion, or of a text to embed. What the model "
+            "was made for by default; 32768 for the scripted engine.",
         ),
     ] = None,
     grace_period: options.GracePeriod = 30.0,
@@ -174,6 +180,8 @@ def worker(
 
     tokenmesh worker --model Qwen/Qwen3-0.6B --model-names qwen3,default --device cuda --port 0
 
+    tokenmesh worker --model sentence-transformers/all-MiniLM-L6-v2 --port 0
+
     tokenmesh worker --engine scripted --scripted-token-interval-ms 20 --no-register
     """
     from services.mesh.process import run_service
@@ -189,6 +197,7 @@ def worker(
             max_waiting=max_waiting,
             context_length=context_length,
         )
+        chosen = engine_choice.choose_engine(engine.value, model_path, revision)
         engine_settings = (
             engine_choice.scripted_settings(
                 shared,
@@ -200,8 +209,9 @@ def worker(
                 repeats=scripted_repeats,
                 chat_format=chat_format,
             )
-            if engine is EngineName.SCRIPTED
-            else engine_choice.transformers_settings(
+            if chosen == "scripted"
+            else engine_choice.checkpoint_settings(
+                chosen,
                 shared,
                 model_path=model_path,
                 revision=revision,
@@ -224,6 +234,9 @@ def worker(
                 cpu_offload=cpu_offload,
                 max_cpu_memory=max_cpu_memory,
                 offload_folder=offload_folder,
+                pooling=pooling,
+                batch_tokens=batch_tokens,
+                truncates=embed_in_truncate,
             )
         )
         settings = WorkerSettings(

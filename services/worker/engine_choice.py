@@ -9,6 +9,8 @@ from typing import Any
 from services.mesh.errors import StartError
 from services.worker.chat_formats.names import AUTO, by_name
 from services.worker.engines.byte_sizes import read_bytes
+from services.worker.engines.encoder.settings import MAX_RUNNING, MAX_WAITING, EncoderSettings
+from services.worker.engines.recognition import ENCODER, recognize_engine
 from services.worker.engines.scripted.pace import Pace
 from services.worker.engines.scripted.settings import ScriptedSettings
 from services.worker.engines.settings import EngineSettings
@@ -58,6 +60,41 @@ def scripted_settings(
         repeats=repeats,
         chat_format=None if chat_format == AUTO else by_name(chat_format),
         **_given(kv_total_tokens=kv_tokens),
+    )
+
+
+def choose_engine(asked: str, model_path: str | None, revision: str | None) -> str:
+    """The engine that was asked for; for "auto", that which the checkpoint is for."""
+    return recognize_engine(model_path or "", revision) if asked == "auto" else asked
+
+
+def checkpoint_settings(
+    engine: str,
+    shared: Mapping[str, Any],
+    *,
+    pooling: str,
+    batch_tokens: int | None,
+    truncates: bool,
+    **given: Any,
+) -> EngineSettings | EncoderSettings:
+    """Settings of an engine that loads checkpoints: `given` as `transformers_settings` takes them.
+
+    Raises:
+        StartError: there is no checkpoint, or a value is out of range; the message names it.
+    """
+    if engine != ENCODER:
+        if pooling != "auto" or batch_tokens is not None or truncates:
+            raise StartError(
+                "--pooling, --batch-tokens and --embed-in-truncate are of the encoder engine, and "
+                f"the {engine} engine runs this checkpoint: say --engine encoder, or leave them out"
+            )
+        return transformers_settings(shared, **given)
+    calls = {"max_running": MAX_RUNNING, "max_waiting": MAX_WAITING}
+    return EncoderSettings(
+        transformers_settings(calls | dict(shared), **given),
+        batch_tokens=batch_tokens,
+        pooling=pooling,
+        truncates=truncates,
     )
 
 

@@ -11,6 +11,7 @@ import typer
 from services.worker.chat_formats.names import NAMES
 
 ModelOption = partial(typer.Option, rich_help_panel="Model and engine")
+EncoderOption = partial(typer.Option, rich_help_panel="The encoder engine")
 DeviceOption = partial(typer.Option, rich_help_panel="Devices and weights")
 MemoryOption = partial(typer.Option, rich_help_panel="Memory")
 
@@ -183,5 +184,29 @@ GpuMemoryUtilization = Annotated[
         metavar="SHARE",
         help="The part of an accelerator's memory, of what the weights leave free, that the KV "
         "cache takes. More holds more sequences; the rest is for what a step computes.",
+    ),
+]
+
+Pooling = Annotated[
+    str,
+    EncoderOption(
+        metavar="auto|mean|cls|last|max",
+        help="How the vectors of a text's tokens become one. auto is as the checkpoint says, else "
+        "the mean, or the last where a model sees backwards only.",
+    ),
+]
+BatchTokens = Annotated[
+    int | None,
+    EncoderOption(
+        help="Tokens of one forward pass, padding included. More uses an accelerator better; fewer "
+        "let what comes meanwhile begin sooner. By default 2048 on a CPU, 16384 elsewhere.",
+    ),
+]
+EmbedInTruncate = Annotated[
+    bool,
+    EncoderOption(
+        "--embed-in-truncate",
+        help="Cut texts that are longer than the model reads, where a request does not say; "
+        "otherwise they are refused.",
     ),
 ]

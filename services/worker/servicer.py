@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from services.mesh.errors import MeshError, UnavailableError, UnsupportedError
+from services.mesh.errors import MeshError, UnavailableError
 from services.worker.attach.identity import Identity
+from services.worker.encode.encode_calls import EncodeCalls
 from services.worker.generate.generate_stream import RETRY_AFTER_S, GenerateStream, Serving
 from services.worker.translation.models import models_of
 from services.worker.translation.requests import prompt_of
@@ -22,6 +23,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """`identity` is asked once calls come: an address is known when its port is taken."""
         self._serving = serving
         self._identity = identity
+        self._encode_calls = EncodeCalls(serving)
         self._streams: set[GenerateStream] = set()
         serving.state.watch(self._tell_state)
         self._closed: MeshError | None = None
@@ -58,13 +60,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             stream.abandon()
             self._streams.discard(stream)
 
-    async def Embed(self, request: worker_pb2.EmbedRequest, context: Context) -> NoReturn:
-        """No engine here embeds."""
-        raise UnsupportedError(f"{request.model!r} cannot embed texts here", field="model")
+    async def Embed(
+        self, request: worker_pb2.EmbedRequest, context: Context
+    ) -> worker_pb2.EmbedResponse:
+        """Vectors of texts."""
+        return await self._encode_calls.embed(request, context)
 
-    async def Score(self, request: worker_pb2.ScoreRequest, context: Context) -> NoReturn:
-        """No engine here scores."""
-        raise UnsupportedError(f"{request.model!r} cannot score documents here", field="model")
+    async def Score(
+        self, request: worker_pb2.ScoreRequest, context: Context
+    ) -> worker_pb2.ScoreResponse:
+        """Scores of pairs of texts."""
+        return await self._encode_calls.score(request, context)
 
     async def Tokenize(
         self, request: worker_pb2.TokenizeRequest, context: Context

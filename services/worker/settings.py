@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.mesh.errors import StartError
 from services.mesh.exposure import check_service_exposure
+from services.worker.engines.encoder.settings import EncoderSettings
 from services.worker.engines.scripted.settings import ScriptedSettings
 from services.worker.engines.settings import EngineSettings
 
@@ -26,7 +27,7 @@ class WorkerSettings:
     """
 
     # Which engine, and what it loads.
-    engine: EngineSettings | ScriptedSettings
+    engine: EngineSettings | EncoderSettings | ScriptedSettings
 
     # Address to listen on. Loopback by default: the mesh has no authentication between services.
     host: str = "127.0.0.1"
@@ -69,7 +70,8 @@ class WorkerSettings:
     @property
     def engine_name(self) -> str:
         """The engine that the engine's settings are for."""
-        return "scripted" if isinstance(self.engine, ScriptedSettings) else "transformers"
+        names = {EncoderSettings: "encoder", ScriptedSettings: "scripted"}
+        return names.get(type(self.engine), "transformers")
 
     def __post_init__(self) -> None:
         check_service_exposure(self.host, allow_anonymous=self.allow_anonymous)

@@ -80,7 +80,12 @@ async def test_envoy_transcodes_what_gateways_serve() -> None:
     unused: Any = object()
     directory = Directory(clock_s=lambda: 0.0)
     served = add_openai_services(
-        grpc.aio.server(), unused, directory, unused, Responses(unused, unused)
+        grpc.aio.server(),
+        unused,
+        directory,
+        unused,
+        Responses(unused, unused),
+        encode_relay=unused,
     )
     configuration: Any = yaml.safe_load(envoy.configuration(SETTINGS))
     transcoded = [

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
 from services.mesh import status
 from services.mesh.channels import open_channel
-from services.mesh.errors import MeshError, UnsupportedError
+from services.mesh.errors import MeshError
 from services.mesh.release import PROTOCOL_VERSION
 from services.mesh.server import MeshServer
 from tokenmesh.controller.v1 import registry_pb2, registry_pb2_grpc
@@ -102,6 +102,14 @@ async def start_and_hang(request: FakeRequest) -> None:
     await asyncio.Event().wait()
 
 
+EncodeScript = Callable[[worker_pb2.EmbedRequest | worker_pb2.ScoreRequest], Awaitable[None]]
+"""What happens before an Embed or a Score is answered."""
+
+
+async def at_once(request: worker_pb2.EmbedRequest | worker_pb2.ScoreRequest) -> None:
+    """Nothing."""
+
+
 def failing(error: MeshError) -> Script:
     """A script that fails the request."""
 
@@ -121,6 +129,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         *,
         worker_id: str = "worker",
         models: Sequence[model_pb2.Model] = (),
+        encode: EncodeScript = at_once,
         speed: float = 1.0,
         port: int = 0,
     ) -> None:
@@ -132,6 +141,8 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.aborted: list[str] = []
         self.running: dict[int, FakeRequest] = {}
         self.streams_opened = 0
+        self.encode = encode
+        self.encode_calls: list[worker_pb2.EmbedRequest | worker_pb2.ScoreRequest] = []
         self._controllers = controllers
         self._speed = speed
         self._incarnation = uuid.uuid4().hex
@@ -220,11 +231,34 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
             worker_id=self.worker_id, incarnation=self._incarnation, models=self.models
         )
 
-    async def Embed(self, request: worker_pb2.EmbedRequest, context: Any) -> NoReturn:
-        raise UnsupportedError("a fake worker embeds nothing")
+    async def Embed(
+        self, request: worker_pb2.EmbedRequest, context: Any
+    ) -> worker_pb2.EmbedResponse:
+        self.encode_calls.append(request)
+        await self.encode(request)
+        response = worker_pb2.EmbedResponse()
+        for each in request.inputs:
+            # Its length tells a text; a list of token ids stands for itself.
+            first = len(each.text) if each.HasField("text") else sum(each.token_ids.values)
+            response.embeddings.add(values=[float(first), 0.5])
+        response.usage.prompt_tokens = len(request.inputs)
+        return response
 
-    async def Score(self, request: worker_pb2.ScoreRequest, context: Any) -> NoReturn:
-        raise UnsupportedError("a fake worker scores nothing")
+    async def Score(
+        self, request: worker_pb2.ScoreRequest, context: Any
+    ) -> worker_pb2.ScoreResponse:
+        self.encode_calls.append(request)
+        await self.encode(request)
+        queries = list(request.queries) * (
+            1 if len(request.queries) > 1 else len(request.documents)
+        )
+        scores = [
+            float(len(query) - len(document))
+            for query, document in zip(queries, request.documents, strict=True)
+        ]
+        response = worker_pb2.ScoreResponse(scores=scores)
+        response.usage.prompt_tokens = len(scores)
+        return response
 
     async def _read(
         self, frames: AsyncIterator[worker_pb2.GenerateRequest], outgoing: asyncio.Queue[Any]
@@ -301,3 +335,9 @@ def fake_model(name: str = MODEL, **fields: Any) -> model_pb2.Model:
     """A text model that chats and completes."""
     fields.setdefault("capabilities", [model_pb2.CAPABILITY_CHAT, model_pb2.CAPABILITY_COMPLETE])
     return model_pb2.Model(name=name, context_length_tokens=64, **fields)
+
+
+def embedding_model(name: str = MODEL, **fields: Any) -> model_pb2.Model:
+    """A model that embeds and scores."""
+    fields.setdefault("capabilities", [model_pb2.CAPABILITY_EMBED, model_pb2.CAPABILITY_SCORE])
+    return fake_model(name, embedding_dimensions=2, **fields)

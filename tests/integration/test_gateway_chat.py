@@ -124,7 +124,7 @@ async def test_an_unknown_model_is_not_found(address: str) -> None:
             client.chat.Chat(chat_request(model="none")),
             client.models.GetModel(model_pb2.GetModelRequest(model="none")),
             client.models.Tokenize(model_pb2.TokenizeRequest(model="none", text="a")),
-            client.embedding.Embed(embedding_pb2.EmbedRequest(model="none")),
+            client.embedding.Embed(embed_request("none")),
         ):
             error = await error_of(call)
             assert (error.code, error.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
@@ -132,12 +132,18 @@ async def test_an_unknown_model_is_not_found(address: str) -> None:
         assert counted == refused + 1
 
 
+def embed_request(model: str) -> embedding_pb2.EmbedRequest:
+    return embedding_pb2.EmbedRequest(model=model, inputs=[embedding_pb2.EmbedInput(text="a")])
+
+
 async def test_a_model_that_cannot_embed_says_so(address: str) -> None:
     async with FakeWorker([address]), gateway(address) as client:
         await client.wait_served(1)
         for call in (
-            client.embedding.Embed(embedding_pb2.EmbedRequest(model=MODEL)),
-            client.embedding.Score(embedding_pb2.ScoreRequest(model=MODEL)),
+            client.embedding.Embed(embed_request(MODEL)),
+            client.embedding.Score(
+                embedding_pb2.ScoreRequest(model=MODEL, queries=["a"], documents=["b"])
+            ),
         ):
             error = await error_of(call)
             assert (error.code, error.reason) == ("UNIMPLEMENTED", "CAPABILITY_MISSING")

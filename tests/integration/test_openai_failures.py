@@ -94,7 +94,9 @@ async def channel(relay: ScriptedRelay) -> AsyncIterator[grpc.aio.Channel]:
     worker = Worker("w", "i", "127.0.0.1:1", (Model("m"),))
     directory.apply_snapshot("controller", [worker], is_complete=True)
     responses = Responses(stand_in, stand_in)
-    names = add_openai_services(server.grpc, stand_in, directory, stand_in, responses)
+    names = add_openai_services(
+        server.grpc, stand_in, directory, stand_in, responses, encode_relay=stand_in
+    )
     await server.start(names)
     async with grpc.aio.insecure_channel(server.address) as opened:
         yield opened

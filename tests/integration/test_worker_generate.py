@@ -322,10 +322,16 @@ async def test_what_it_describes_and_what_it_cannot_do() -> None:
         assert (model.name, list(model.aliases)) == ("scripted", ["alias"])
         assert model.context_length_tokens == 4096
         for call, request in (
-            (served.stub.Embed, worker_pb2.EmbedRequest(model="scripted")),
-            (served.stub.Score, worker_pb2.ScoreRequest(model="scripted")),
+            (
+                served.stub.Embed,
+                worker_pb2.EmbedRequest(model="scripted", inputs=[worker_pb2.EmbedInput(text="a")]),
+            ),
+            (
+                served.stub.Score,
+                worker_pb2.ScoreRequest(model="scripted", queries=["a"], documents=["b"]),
+            ),
         ):
-            with pytest.raises(Exception, match="cannot") as caught:
+            with pytest.raises(Exception, match="generates text") as caught:
                 await call(request)
             assert caught.value.code().name == "UNIMPLEMENTED"  # type: ignore[attr-defined]
 

@@ -11,8 +11,7 @@ OPTIONS = plan.MeshOptions(
     run_folder=Path("/run/mesh"),
     host="127.0.0.1",
     port=8000,
-    model="/models/small",
-    model_names="small",
+    models=(plan.ServedModel("/models/small", "small"),),
     engine="transformers",
     device="cpu",
     workers=2,
@@ -100,7 +99,7 @@ def test_workers_get_what_the_user_chose() -> None:
 
 
 def test_what_was_not_chosen_is_left_to_the_services() -> None:
-    options = dataclasses.replace(OPTIONS, model=None, model_names=None, routing_policy=None)
+    options = dataclasses.replace(OPTIONS, models=(plan.ServedModel(),), routing_policy=None)
     (worker, _), gateway = plan.workers(options, CONTROLLERS), plan.gateway(options, CONTROLLERS)
     assert not {"--model-path", "--model-names"} & set(worker.command)
     assert "--routing-policy" not in gateway.command

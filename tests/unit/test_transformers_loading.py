@@ -76,7 +76,7 @@ class TestSettings:
             EngineSettings("m", gpus=("0", "GPU-4fc0"), num_gpus=3)
 
     def test_an_unknown_engine(self) -> None:
-        with pytest.raises(StartError, match="choose from transformers, scripted"):
+        with pytest.raises(StartError, match="choose from transformers, encoder, scripted"):
             create("abacus", EngineSettings("m"))
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from services.mesh import process
 from services.mesh.errors import StartError
 from services.mesh.options import program
-from services.worker import server
+from services.worker import engine_choice, server
 from services.worker.chat_formats.names import by_name
 from services.worker.command import worker
 from services.worker.engines.scripted import Pace, ScriptedSettings
@@ -35,6 +35,10 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Settings:
         serve(asyncio.Event())
 
     monkeypatch.setattr(process, "run_service", run_service)
+    # What the names stand for is not there, and no hub is asked.
+    monkeypatch.setattr(
+        engine_choice, "recognize_engine", lambda model_path, revision: "transformers"
+    )
     monkeypatch.setattr(server, "serve", lambda settings, stop: seen.append(settings))
 
     def settings(*options: str, env: dict[str, str] | None = None) -> WorkerSettings:

@@ -13,8 +13,10 @@ from services.cli.chat.conversation import Said
 from tokenmesh.gateway.v1 import chat_pb2, chat_pb2_grpc, model_pb2, model_pb2_grpc
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
 from tokenmesh.mesh.v1 import generation_pb2
+from tokenmesh.mesh.v1 import model_pb2 as mesh_model_pb2
 
 CALL_LIMIT_S = 30.0
+GENERATING = frozenset({mesh_model_pb2.CAPABILITY_CHAT, mesh_model_pb2.CAPABILITY_COMPLETE})
 
 ROLES = {
     "system": mesh_chat_pb2.ROLE_SYSTEM,
@@ -24,14 +26,18 @@ ROLES = {
 
 
 def model_names(channel: grpc.Channel) -> list[str]:
-    """The models that can be asked just now.
+    """The models that generate text, and can be asked just now.
 
     Raises:
         grpc.RpcError: the mesh cannot be reached.
     """
     stub = model_pb2_grpc.ModelServiceStub(channel)
     listed = stub.ListModels(model_pb2.ListModelsRequest(), timeout=CALL_LIMIT_S)
-    return [served.model.name for served in listed.models]
+    return [
+        served.model.name
+        for served in listed.models
+        if not GENERATING.isdisjoint(served.model.capabilities)
+    ]
 
 
 class ChatCall(Protocol):

@@ -17,16 +17,32 @@ from services.cli.up.notice import MeshNotice
 from services.cli.up.supervisor import ChildError
 
 QUESTION = "What is TokenMesh?"
+DOCUMENTS = ["TokenMesh serves language models.", "Cats sleep all day."]
 
 
 def curl_line(mesh: MeshNotice) -> str:
     """A command that asks the mesh something, for any POSIX shell."""
-    body = {"model": mesh.models[0], "messages": [{"role": "user", "content": QUESTION}]}
+    path, body = _question(mesh)
     key = f'-H "authorization: Bearer ${API_KEY_VARIABLE}" ' if mesh.asks_for_keys else ""
     return (
-        f"curl {mesh.base_url}/chat/completions {key}-H 'content-type: application/json' "
+        f"curl {mesh.base_url}{path} {key}-H 'content-type: application/json' "
         f"-d {shlex.quote(json.dumps(body))}"
     )
+
+
+def _question(mesh: MeshNotice) -> tuple[str, dict[str, object]]:
+    """Path and body of what the first model can do that chats, or else embeds, or else scores."""
+
+    def first(capability: str) -> str | None:
+        can = mesh.capabilities
+        return next((each for each in mesh.models if capability in can.get(each, ())), None)
+
+    if first("CHAT") is None and (model := first("EMBED")) is not None:
+        return "/embeddings", {"model": model, "input": QUESTION}
+    if first("CHAT") is None and (model := first("SCORE")) is not None:
+        return "/rerank", {"model": model, "query": QUESTION, "documents": DOCUMENTS}
+    message = {"role": "user", "content": QUESTION}
+    return "/chat/completions", {"model": first("CHAT") or mesh.models[0], "messages": [message]}
 
 
 def program() -> str:
@@ -60,7 +76,9 @@ def print_ready(console: Console, mesh: MeshNotice) -> None:
         console.print(Text.assemble((f"  {label:<{width}}  ", "dim"), value))
     key = f" with a key in {API_KEY_VARIABLE}" if mesh.asks_for_keys else ""
     console.print(Text(f"\nAsk it something{key}:\n\n{curl_line(mesh)}\n"))
-    console.print(Text(f"Or talk to it: {program()} chat\n\nCtrl-C stops the mesh.\n"))
+    if any("CHAT" in mesh.capabilities.get(each, ()) for each in mesh.models):
+        console.print(Text(f"Or talk to it: {program()} chat\n"))
+    console.print(Text("Ctrl-C stops the mesh.\n"))
 
 
 def print_failure(console: Console, failure: ChildError) -> None:

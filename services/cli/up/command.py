@@ -24,22 +24,23 @@ DEFAULT_PORT = 8000
 def up(
     *,
     model: Annotated[
-        str | None,
+        list[str] | None,
         Option(
             metavar="MODEL",
-            help="A folder with a checkpoint, or a Hugging Face hub id, which is downloaded. "
+            help="A folder with a checkpoint, or a Hugging Face hub id, which is downloaded. Give "
+            "it several times to serve several models, such as one that chats and one that embeds. "
             "Default: the demo model.",
             show_default=False,
         ),
     ] = None,
     model_names: Annotated[
-        str | None,
+        list[str] | None,
         Option(
             "--model-names",
             "--model-name",
             metavar="NAMES",
-            help="What clients ask for: the model's name, then aliases, split by commas. Default: "
-            "the folder's name or the hub id.",
+            help="What clients ask for: the model's name, then aliases, split by commas. Give it "
+            "once for each --model, in their order. Default: the folder's name or the hub id.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +91,7 @@ def up(
             min=1,
             max=64,
             metavar="N",
-            help="Each loads the model once more, and they share the CPU's cores.",
+            help="Of each model. Each loads it once more, and all share the CPU's cores.",
         ),
     ] = 1,
     controllers: Annotated[
@@ -136,9 +137,11 @@ def up(
     engine: Annotated[
         str,
         Option(
-            metavar="ENGINE", help="What computes the tokens; scripted needs no model, for tests."
+            metavar="ENGINE",
+            help="What computes: auto is transformers for models that generate and encoder for "
+            "those that embed or score; scripted needs no model, for tests.",
         ),
-    ] = "transformers",
+    ] = preflight.AUTO_ENGINE,
     routing_policy: Annotated[
         str | None,
         Option(
@@ -198,6 +201,7 @@ def up(
     tokenmesh up
     tokenmesh up --model Qwen/Qwen3-0.6B --workers 2 --keep-going
     tokenmesh up --model ./checkpoint --device cuda:1 --port 9000
+    tokenmesh up --model Qwen/Qwen3-0.6B --model BAAI/bge-small-en-v1.5
     tokenmesh up -- --max-running 8
     """
     try:
@@ -208,9 +212,7 @@ def up(
             raise StartError(
                 f"unexpected argument {worker_options[0]!r}: only worker options follow, after --"
             )
-        is_demo = model is None and engine == preflight.DEFAULT_ENGINE
-        names = model_names or (preflight.DEMO_MODEL_NAME if is_demo else None)
-        checkpoint = preflight.resolve_model(model) if engine == preflight.DEFAULT_ENGINE else model
+        models = preflight.resolve_models(model or [], model_names or [], engine)
         address = preflight.resolve_host(host)
         keys = preflight.resolve_keys(api_keys, api_keys_file)
         check_client_exposure(
@@ -227,13 +229,12 @@ def up(
         run_folder=run_folder,
         host=address,
         port=claimed_port,
-        model=checkpoint,
-        model_names=names,
+        models=models,
         engine=engine,
         device=device,
         workers=workers,
         controllers=controllers,
-        threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers),
+        threads_per_worker=plan.threads_per_worker(plan.usable_cores(), workers * len(models)),
         api_keys=keys,
         api_keys_file=None if api_keys_file is None else api_keys_file.absolute(),
         routing_policy=routing_policy,

@@ -52,12 +52,13 @@ class LocalMesh:
             # Workers take longest: Envoy comes up meanwhile.
             await self._start_envoy((await self._service_ready(gateway)).address)
 
-        models = await self._end_to_end(controllers)
+        models, capabilities = await self._end_to_end(controllers)
         return MeshNotice(
             process_id=os.getpid(),
             base_url=f"http://{self._options.client_address}/v1",
             grpc_address=self._options.client_address,
             models=models,
+            capabilities=capabilities,
             run_folder=str(options.run_folder),
             asks_for_keys=options.asks_for_keys,
             processes=tuple(sorted(self._processes, key=lambda process: process.name)),
@@ -65,8 +66,7 @@ class LocalMesh:
 
     async def _start(self, plans: Sequence[plan.ProcessPlan]) -> list[Child]:
         for each in plans:
-            loads = each.job == "worker" and self._options.model is not None
-            what = f"loading {self._options.model}" if loads else "starting"
+            what = f"loading {each.loads}" if each.loads else "starting"
             self._progress.awaiting(each.name, what, each.log_file)
         return await self._supervisor.start(plans)
 
@@ -96,22 +96,26 @@ class LocalMesh:
         await self._supervisor.until_ready(child, lambda _: probes.envoy_live(admin_address))
         self._add(child, self._options.client_address, admin_address, "/stats/prometheus")
 
-    async def _end_to_end(self, controllers: Sequence[str]) -> tuple[str, ...]:
-        """The models that clients see, once all workers are attached."""
+    async def _end_to_end(
+        self, controllers: Sequence[str]
+    ) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+        """The models that clients see once all workers are attached, and what each can do."""
         self._progress.awaiting("mesh", "asking for the models through Envoy")
         base_url = f"http://{self._options.client_address}/v1"
         try:
             async with asyncio.timeout(END_TO_END_LIMIT_S):
+                workers = self._options.workers * len(self._options.models)
+                capabilities: dict[str, list[str]] = {}
                 for controller in controllers:
-                    await probes.until_attached(controller, self._options.workers)
-                models = await probes.until_listed(base_url, self._options.own_key)
+                    capabilities |= await probes.until_attached(controller, workers)
+                models = await probes.until_listed(base_url, self._options.own_key, capabilities)
         except TimeoutError:
             raise StartError(
                 f"all processes run, but {base_url}/models lists no model of all workers after "
                 f"{END_TO_END_LIMIT_S:.0f} s: see the logs in {self._options.run_folder}"
             ) from None
         self._progress.ready("mesh", f"serves {', '.join(models)}")
-        return models
+        return models, capabilities
 
     def _add(self, child: Child, address: str, metrics_address: str, metrics_path: str) -> None:
         self._progress.ready(child.plan.name, address)

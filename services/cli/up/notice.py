@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 NOTICE_FILE = "mesh.json"
@@ -41,6 +41,8 @@ class MeshNotice:
     processes: tuple[ProcessNotice, ...]
     asks_for_keys: bool = False
     """Whether clients must have a key. Which, nothing tells."""
+    capabilities: dict[str, list[str]] = field(default_factory=dict)
+    """What the models can do, by their own names, such as "CHAT" and "EMBED"."""
 
     @property
     def envoy(self) -> ProcessNotice:

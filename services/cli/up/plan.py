@@ -33,17 +33,25 @@ RESPONSES_FILE = "responses.sqlite"
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """A model that workers load: where it is, and what clients ask for; None for the default."""
+
+    path: str | None = None
+    names: str | None = None
+
+
+@dataclass(frozen=True)
 class MeshOptions:
     """What the user chose. `host` and `port` are Envoy's; all else listens on loopback only."""
 
     run_folder: Path
     host: str
     port: int
-    model: str | None
-    model_names: str | None
+    models: tuple[ServedModel, ...]
     engine: str
     device: str
     workers: int
+    """Of each model."""
     threads_per_worker: int
     controllers: int = 1
     api_keys: str = field(default="", repr=False)
@@ -86,6 +94,8 @@ class ProcessPlan:
     stop_limit_s: float
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Variables of this process alone."""
+    loads: str | None = None
+    """The model that it loads first, which may take long."""
 
 
 def usable_cores() -> int:
@@ -108,6 +118,7 @@ def _service(
     *,
     start_limit_s: float = START_LIMIT_S,
     stop_limit_s: float = SERVICE_STOP_LIMIT_S,
+    loads: str | None = None,
 ) -> ProcessPlan:
     """A process of one of our services, with the options that all of them have."""
     ready_file = options.run_folder / f"{name}.ready.json"
@@ -126,6 +137,7 @@ def _service(
         log_file=options.run_folder / f"{name}.log",
         start_limit_s=start_limit_s,
         stop_limit_s=stop_limit_s,
+        loads=loads,
     )
 
 
@@ -144,26 +156,26 @@ def _each_of(controllers: Sequence[str]) -> list[str]:
 
 
 def workers(options: MeshOptions, controllers: Sequence[str]) -> list[ProcessPlan]:
-    """The workers, which attach to every controller."""
-    model = (
-        *(("--model-path", options.model) if options.model else ()),
-        *(("--model-names", options.model_names) if options.model_names else ()),
-    )
+    """The workers of each model, which attach to every controller."""
+    served = [model for model in options.models for _ in range(options.workers)]
     return [
         _service(
             options,
             "worker",
-            name,
+            f"worker-{number}",
             (
-                *(*_each_of(controllers), "--worker-id", name),
-                *("--engine", options.engine, *model, "--device", options.device),
-                *("--threads", str(options.threads_per_worker)),
+                *(*_each_of(controllers), "--worker-id", f"worker-{number}"),
+                *("--engine", options.engine),
+                *(("--model-path", model.path) if model.path else ()),
+                *(("--model-names", model.names) if model.names else ()),
+                *("--device", options.device, "--threads", str(options.threads_per_worker)),
                 *("--grace-period", str(GRACE_PERIOD_S)),
                 *options.worker_options,
             ),
             start_limit_s=WORKER_START_LIMIT_S,
+            loads=model.path,
         )
-        for name in (f"worker-{number}" for number in range(1, options.workers + 1))
+        for number, model in enumerate(served, 1)
     ]
 
 

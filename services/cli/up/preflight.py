@@ -7,15 +7,17 @@ import errno
 import fcntl
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from random import sample
 from typing import IO
 
+from services.cli.up.plan import ServedModel
 from services.mesh.errors import StartError
 from services.worker.engines import ENGINES
 from services.worker.engines.settings import DEVICES, DTYPES
 
-DEFAULT_ENGINE = "transformers"
+AUTO_ENGINE, SCRIPTED_ENGINE = "auto", "scripted"
 DEMO_MODEL_NAME = "tokenmesh-demo"
 DEMO_MODEL = Path(__file__).resolve().parents[3] / "examples" / "demo_model" / "model"
 
@@ -123,8 +125,9 @@ def claim_run_folder(folder: Path) -> IO[bytes]:
 
 def check_engine(engine: str) -> None:
     """Raises StartError for an engine that does not exist."""
-    if engine not in ENGINES:
-        raise StartError(f"unknown engine {engine!r}: choose from {', '.join(ENGINES)}")
+    known = (AUTO_ENGINE, *ENGINES)
+    if engine not in known:
+        raise StartError(f"unknown engine {engine!r}: choose from {', '.join(known)}")
 
 
 def check_device(device: str) -> None:
@@ -146,6 +149,30 @@ def check_weights(dtype: str | None, *, load_8bit: bool, load_4bit: bool) -> Non
         raise StartError(f"unknown dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     if load_8bit and load_4bit:
         raise StartError("weights can be shrunk in one way: leave out --load-8bit or --load-4bit")
+
+
+def resolve_models(
+    models: Sequence[str], names: Sequence[str], engine: str
+) -> tuple[ServedModel, ...]:
+    """The models to serve, each with the names given for it; the demo model where there are none.
+
+    Raises:
+        StartError: a model is not there, or there are more names than models.
+    """
+    if len(names) > max(1, len(models)):
+        raise StartError(
+            f"--model-names is given {len(names)} times, and --model {len(models)} times: give it "
+            "once for each model"
+        )
+    given: list[str | None] = list(names)
+    given += [None] * (max(1, len(models)) - len(names))
+    if engine == SCRIPTED_ENGINE:
+        paths: Sequence[str | None] = models or [None]
+    elif models:
+        paths = [resolve_model(each) for each in models]
+    else:
+        paths, given = [resolve_model(None)], [given[0] or DEMO_MODEL_NAME]
+    return tuple(map(ServedModel, paths, given))
 
 
 def resolve_model(model: str | None) -> str:

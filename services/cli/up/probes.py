@@ -7,6 +7,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import grpc
@@ -15,11 +16,13 @@ from services.cli.up.supervisor import POLL_INTERVAL_S, Child
 from services.mesh.channels import open_channel
 from services.mesh.process import ReadyNotice, read_ready
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
+from tokenmesh.mesh.v1 import model_pb2
 
 if TYPE_CHECKING:
     from tokenmesh.controller.v1.admin_pb2_grpc import AdminServiceAsyncStub
 
 ANSWER_LIMIT_S = 5.0
+CAPABILITY_PREFIX = "CAPABILITY_"
 
 # Straight to this machine, whatever proxy the environment names.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -47,8 +50,8 @@ async def envoy_live(admin_address: str) -> bool | None:
     return None if body is None else True
 
 
-async def until_attached(controller_address: str, workers: int) -> None:
-    """Returns once so many workers hold a lease."""
+async def until_attached(controller_address: str, workers: int) -> dict[str, list[str]]:
+    """What each model can do, such as "CHAT", once so many workers hold a lease."""
     async with open_channel(controller_address) as channel:
         admin: AdminServiceAsyncStub = admin_pb2_grpc.AdminServiceStub(channel)
         while True:
@@ -56,20 +59,27 @@ async def until_attached(controller_address: str, workers: int) -> None:
                 request = admin_pb2.ListWorkersRequest()
                 listed = await admin.ListWorkers(request, timeout=ANSWER_LIMIT_S)
             except grpc.aio.AioRpcError:
-                attached = 0
-            else:
-                attached = len(listed.workers)
-            if attached >= workers:
-                return
+                listed = admin_pb2.ListWorkersResponse()
+            if len(listed.workers) >= workers:
+                return {
+                    model.name: [
+                        model_pb2.Capability.Name(each).removeprefix(CAPABILITY_PREFIX)
+                        for each in model.capabilities
+                    ]
+                    for worker in listed.workers
+                    for model in worker.models
+                }
             await asyncio.sleep(POLL_INTERVAL_S)
 
 
-async def until_listed(base_url: str, key: str) -> tuple[str, ...]:
-    """The models that clients see at GET /v1/models, once there is one. `key` may be empty."""
+async def until_listed(base_url: str, key: str, expected: Collection[str]) -> tuple[str, ...]:
+    """The models that clients see at GET /v1/models, once those expected are among them. `key` may
+    be empty.
+    """
     while True:
         body = await asyncio.to_thread(_get, f"{base_url}/models", key)
         if body is not None:
             models = tuple(str(model["id"]) for model in json.loads(body)["data"])
-            if models:
+            if models and set(expected).issubset(models):
                 return models
         await asyncio.sleep(POLL_INTERVAL_S)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import grpc
 import structlog
@@ -16,12 +17,14 @@ from services.gateway.links.generate_call import WORKER_HUNG, GenerateCall
 from services.gateway.links.listing import Listing
 from services.gateway.links.outgoing import Outgoing
 from services.gateway.links.suspects import Loss, suspects
+from services.gateway.links.unary_calls import Answer, UnaryCalls
 from services.gateway.links.variant import Variant
 from services.gateway.relay.turns import Turns
 from services.gateway.routing.base import (
     Candidate,
 )
 from services.gateway.routing.latency import WorkerLatency
+from services.mesh import status
 from services.mesh.channels import open_channel
 from services.mesh.errors import MeshError, WorkerDrainingError, WorkerLostError
 from services.mesh.server import is_serving
@@ -75,6 +78,7 @@ class WorkerLink:
         self.stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._listing = Listing()
         self._running: dict[int, Attempt] = {}
+        self._calls = UnaryCalls()
         self._on_probation: Attempt | None = None
         self._next_key = 1
         self._outgoing = Outgoing()
@@ -90,7 +94,7 @@ class WorkerLink:
     @property
     def in_flight(self) -> int:
         """Requests of this gateway that run there."""
-        return len(self._running)
+        return len(self._running) + len(self._calls)
 
     @property
     def has_probation(self) -> bool:
@@ -159,6 +163,20 @@ class WorkerLink:
         self.send(worker_pb2.GenerateRequest(request_key=attempt.request_key, start=start))
         return attempt
 
+    def call(self, call: grpc.aio.UnaryUnaryCall[Any, Answer]) -> Awaitable[Answer]:
+        """Counts a call that was just made with `stub`, and gives its answer, which is to be
+        awaited. To be called only while `is_available`. It is lost with the worker.
+
+        Raises:
+            WorkerLostError: while awaiting, when the worker was lost.
+            grpc.aio.AioRpcError: likewise, when the call failed.
+        """
+        self.breaker.begin(time.monotonic())
+        self._calls.begin(call)
+        self._idle.clear()
+        self._busy.set()
+        return self._answer(call)
+
     async def run(self) -> None:
         """Keeps the stream up until cancelled."""
         try:
@@ -223,11 +241,22 @@ class WorkerLink:
         """An attempt takes no more events."""
         self._running.pop(attempt.request_key, None)
         self._end_probation(attempt)
-        if not self._running:
+        if not self.in_flight:
             self._rest()
-        if error is not None and error.worker_fault and self.breaker.fault(time.monotonic()):
-            log.warning("worker is at fault", worker=self.worker_id, reason=error.reason)
-            self._on_trip(self, error)
+        if error is not None:
+            self._note_fault(error)
+
+    async def _answer(self, call: grpc.aio.UnaryUnaryCall[Any, Answer]) -> Answer:
+        try:
+            answer = await self._calls.answer(call)
+            self.breaker.succeed()
+            return answer
+        except grpc.aio.AioRpcError as rpc_error:
+            self._note_fault(status.from_rpc_error(rpc_error))
+            raise
+        finally:
+            if not self.in_flight:
+                self._rest()
 
     async def _probe_until_well(self) -> None:
         while True:
@@ -250,6 +279,7 @@ class WorkerLink:
         self._on_probation = None
         attempts = list(self._running.values())
         self._running.clear()
+        self._calls.lose(error)
         self._rest()
         loss = Loss(is_silent=error.reason == WORKER_HUNG)
         suspected = suspects(attempts, self._listing.max_running) if is_death else []
@@ -290,6 +320,12 @@ class WorkerLink:
             self.move_requests()
         else:
             self._on_available()
+
+    def _note_fault(self, error: MeshError) -> None:
+        """Counts an error against the worker, where it is to blame."""
+        if error.worker_fault and self.breaker.fault(time.monotonic()):
+            log.warning("worker is at fault", worker=self.worker_id, reason=error.reason)
+            self._on_trip(self, error)
 
     def _end_probation(self, attempt: Attempt) -> None:
         if attempt is self._on_probation:

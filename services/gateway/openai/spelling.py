@@ -93,3 +93,22 @@ def completion_spelling(
 
 MODEL_SPELLING = Spelling({})
 TOKENIZATION_SPELLING = Spelling({}, top_level={"prompt": "prompt", "token_ids": "tokens"})
+
+_TRUNCATION = (re.compile(r"\btruncate_tokens\b"), "truncate_prompt_tokens")
+_TOKEN_IDS = (re.compile(r"(\])\.token_ids\b"), r"\1")
+
+
+def embedding_spelling(*, is_single: bool) -> Spelling:
+    """The spelling of embeddings. `is_single`: the input is one text, and no list of them."""
+    inputs = re.compile(r"\binputs\[0\]" if is_single else r"\binputs\b")
+    return Spelling({}, nesting=(_TOKEN_IDS, (inputs, "input"), _TRUNCATION))
+
+
+RERANK_SPELLING = Spelling({}, nesting=((re.compile(r"\bqueries(\[0\])?"), "query"), _TRUNCATION))
+
+
+def score_spelling(*, first_is_single: bool, second_is_single: bool) -> Spelling:
+    """The spelling of scores. A side that `is_single` is one text, and no list of them."""
+    first = re.compile(r"\bqueries\[0\]" if first_is_single else r"\bqueries\b")
+    second = re.compile(r"\bdocuments\[0\]" if second_is_single else r"\bdocuments\b")
+    return Spelling({}, nesting=((first, "text_1"), (second, "text_2"), _TRUNCATION))

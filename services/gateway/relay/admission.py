@@ -72,17 +72,17 @@ class Admission:
                 self._of_caller[caller.identity] = carried
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, caller: Caller = ANYBODY) -> Iterator[None]:
         """Admits for as long as the context is open.
 
         Raises:
             QueueFullError: as `admit`.
         """
-        self.admit()
+        self.admit(caller)
         try:
             yield
         finally:
-            self.release()
+            self.release(caller)
 
     def _refuse(self, reason: str, why: str) -> NoReturn:
         self._on_refuse(reason)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from services.gateway.discovery.fleet import Model
-from services.mesh.errors import InvalidRequestError
+from services.mesh.errors import InvalidRequestError, UnsupportedError
 from tokenmesh.mesh.v1 import chat_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
 CAPABILITY_MISSING = "CAPABILITY_MISSING"
 TEXT = "TEXT"
 
+_ENCODING = frozenset({"EMBED", "SCORE"})
 _PART_MODALITIES = {"image": "IMAGE", "audio": "AUDIO", "file": "FILE"}
 
 
@@ -22,15 +23,28 @@ def check(start: worker_pb2.Start, model: Model) -> None:
     if start.WhichOneof("prompt") == "chat":
         _check_chat(start.chat, model)
     else:
-        _require(model, "COMPLETE", "model", "continues no plain text: send a conversation")
+        _require(model, "COMPLETE", "model", _continues_nothing(model))
     if start.sampling.HasField("constraint"):
         _require(
             model, "CONSTRAINED_DECODING", "sampling.constraint", "cannot constrain its output"
         )
 
 
+def check_encoding(model: Model, capability: str) -> None:
+    """Checks that the model embeds ("EMBED"), or scores ("SCORE").
+
+    Raises:
+        UnsupportedError: it does not.
+    """
+    if capability not in model.capabilities:
+        what = "embeds no texts" if capability == "EMBED" else "scores no documents"
+        raise UnsupportedError(f"the model {model.name!r} {what}", field="model")
+
+
 def _check_chat(prompt: chat_pb2.ChatPrompt, model: Model) -> None:
-    _require(model, "CHAT", "model", "has no chat template: use plain completion")
+    has_none = "has no chat template: use plain completion"
+    can_complete = "COMPLETE" in model.capabilities
+    _require(model, "CHAT", "model", has_none if can_complete else _continues_nothing(model))
     _check_tools(prompt, model)
     for number, message in enumerate(prompt.messages):
         for position, part in enumerate(message.content):
@@ -64,6 +78,12 @@ def _check_tools(prompt: chat_pb2.ChatPrompt, model: Model) -> None:
                 f"prompt.tools[{index}].strict",
                 "cannot be held to a schema on its workers: leave it out",
             )
+
+
+def _continues_nothing(model: Model) -> str:
+    if model.capabilities.isdisjoint(_ENCODING):
+        return "continues no plain text: send a conversation"
+    return "generates no text: it embeds, or scores documents"
 
 
 def _require(model: Model, capability: str, field: str, what: str) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _FACTORIES = {
     "transformers": ("services.worker.engines.transformers", "TransformersEngine"),
+    "encoder": ("services.worker.engines.encoder", "EncoderEngine"),
     "scripted": ("services.worker.engines.scripted", "ScriptedEngine"),
 }
 

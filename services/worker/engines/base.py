@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from services.mesh.errors import MeshError
+from services.worker.engines.encoding import EmbedCall, Embedded, ScoreCall, Scored
 from services.worker.engines.forms import Form
 
 if TYPE_CHECKING:
@@ -230,6 +231,8 @@ class ModelDescription:
     """Names of tokenmesh.mesh.v1.Capability without their prefix, such as "CHAT"."""
     loaded_at_s: float
     """Seconds since the epoch."""
+    embedding_dimensions: int = 0
+    """Length of an embedding. 0 where the model does not embed."""
     execution: str = ""
     """How the engine runs it, where it has several ways: "paged" (batches over a paged KV cache)
     or "serial" (one sequence after another: slower)."""
@@ -294,7 +297,7 @@ class EngineCounters:
 
 
 class Engine(Protocol):
-    """Computes tokens for many requests at once."""
+    """Computes tokens for many requests at once, or vectors and scores, as its models can."""
 
     name: str
 
@@ -336,6 +339,7 @@ class Engine(Protocol):
 
         Raises:
             InvalidRequestError, ContextLengthError: the request can never run here.
+            UnsupportedError: the model generates nothing.
             ModelNotFoundError: the engine does not serve the model.
             QueueFullError: as many wait as may.
             DeadlineError: the deadline has passed.
@@ -360,6 +364,22 @@ class Engine(Protocol):
         Raises:
             ModelNotFoundError, InvalidRequestError, UnsupportedError: as `submit`.
         """
+        ...
+
+    async def embed(self, call: EmbedCall) -> Embedded:
+        """A vector of length 1 for each input. To be cancelled when nobody wants them any more.
+
+        Raises:
+            InvalidRequestError, ContextLengthError: an input, or `dimensions`, cannot be.
+            UnsupportedError: the model embeds nothing.
+            ModelNotFoundError, QueueFullError, DeadlineError: as `submit`.
+            OutOfMemoryError: one input alone does not fit.
+            UnavailableError: the engine stops.
+        """
+        ...
+
+    async def score(self, call: ScoreCall) -> Scored:
+        """How relevant each document is to its query. Otherwise as `embed`."""
         ...
 
     async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from services.worker.generate.credit import CreditWindow
@@ -96,15 +97,16 @@ class LiveRequest:
 
 
 class LiveRequests:
-    """All requests of all streams."""
+    """All requests of all streams, and the calls that embed or score, which have none."""
 
     def __init__(self) -> None:
         self._requests: set[LiveRequest] = set()
+        self._calls = 0
         self._none = asyncio.Event()
         self._none.set()
 
     def __len__(self) -> int:
-        return len(self._requests)
+        return len(self._requests) + self._calls
 
     def __iter__(self) -> Iterator[LiveRequest]:
         return iter(list(self._requests))
@@ -117,13 +119,27 @@ class LiveRequests:
     def discard(self, live: LiveRequest) -> None:
         """Lets a request go."""
         self._requests.discard(live)
-        if not self._requests:
-            self._none.set()
+        self._note_end()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Counts a call for as long as the context is open."""
+        self._calls += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._note_end()
 
     def any_owed(self) -> bool:
         """Whether the engine could go on with some request."""
-        return any(live.is_owed for live in self._requests)
+        return self._calls > 0 or any(live.is_owed for live in self._requests)
 
     async def wait_until_none(self) -> None:
         """Returns once no request runs."""
         await self._none.wait()
+
+    def _note_end(self) -> None:
+        if not len(self):
+            self._none.set()

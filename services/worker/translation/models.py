@@ -51,6 +51,7 @@ def _model(description: ModelDescription, engine_name: str) -> model_pb2.Model:
         ],
         engine=engine_name,
         vocabulary_size=description.vocabulary_size,
+        embedding_dimensions=description.embedding_dimensions,
     )
     model.loaded_at.FromNanoseconds(round(description.loaded_at_s * 1e9))
     return model

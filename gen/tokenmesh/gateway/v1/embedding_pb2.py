@@ -26,7 +26,7 @@ from tokenmesh.gateway.v1 import completion_pb2 as tokenmesh_dot_gateway_dot_v1_
 from tokenmesh.mesh.v1 import generation_pb2 as tokenmesh_dot_mesh_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tokenmesh/gateway/v1/embedding.proto\x12\x14tokenmesh.gateway.v1\x1a%tokenmesh/gateway/v1/completion.proto\x1a\"tokenmesh/mesh/v1/generation.proto\"\x97\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x06inputs\x18\x02 \x03(\x0b\x32 .tokenmesh.gateway.v1.EmbedInput\x12\x17\n\ndimensions\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x04 \x01(\x08\x12\x0c\n\x04user\x18\x05 \x01(\tB\r\n\x0b_dimensions\"^\n\nEmbedInput\x12\x0e\n\x04text\x18\n \x01(\tH\x00\x12\x37\n\ttoken_ids\x18\x0b \x01(\x0b\x32\".tokenmesh.gateway.v1.PromptTokensH\x00\x42\x07\n\x05input\"|\n\rEmbedResponse\x12\x33\n\nembeddings\x18\x01 \x03(\x0b\x32\x1f.tokenmesh.gateway.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"?\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\"W\n\rScoreResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage2\xb6\x01\n\x10\x45mbeddingService\x12P\n\x05\x45mbed\x12\".tokenmesh.gateway.v1.EmbedRequest\x1a#.tokenmesh.gateway.v1.EmbedResponse\x12P\n\x05Score\x12\".tokenmesh.gateway.v1.ScoreRequest\x1a#.tokenmesh.gateway.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$tokenmesh/gateway/v1/embedding.proto\x12\x14tokenmesh.gateway.v1\x1a%tokenmesh/gateway/v1/completion.proto\x1a\"tokenmesh/mesh/v1/generation.proto\"\xdb\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x06inputs\x18\x02 \x03(\x0b\x32 .tokenmesh.gateway.v1.EmbedInput\x12\x17\n\ndimensions\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08truncate\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x1c\n\x0ftruncate_tokens\x18\x06 \x01(\rH\x02\x88\x01\x01\x42\r\n\x0b_dimensionsB\x0b\n\t_truncateB\x12\n\x10_truncate_tokens\"^\n\nEmbedInput\x12\x0e\n\x04text\x18\n \x01(\tH\x00\x12\x37\n\ttoken_ids\x18\x0b \x01(\x0b\x32\".tokenmesh.gateway.v1.PromptTokensH\x00\x42\x07\n\x05input\"|\n\rEmbedResponse\x12\x33\n\nembeddings\x18\x01 \x03(\x0b\x32\x1f.tokenmesh.gateway.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xa5\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x03(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\x12\x15\n\x08truncate\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0ftruncate_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x0c\n\x04user\x18\x06 \x01(\tB\x0b\n\t_truncateB\x12\n\x10_truncate_tokens\"W\n\rScoreResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x01\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x05usage\x18\x03 \x01(\x0b\x32\x18.tokenmesh.mesh.v1.Usage2\xb6\x01\n\x10\x45mbeddingService\x12P\n\x05\x45mbed\x12\".tokenmesh.gateway.v1.EmbedRequest\x1a#.tokenmesh.gateway.v1.EmbedResponse\x12P\n\x05Score\x12\".tokenmesh.gateway.v1.ScoreRequest\x1a#.tokenmesh.gateway.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenmesh.gateway.v1.embedd
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMBEDREQUEST']._serialized_start=138
-  _globals['_EMBEDREQUEST']._serialized_end=289
-  _globals['_EMBEDINPUT']._serialized_start=291
-  _globals['_EMBEDINPUT']._serialized_end=385
-  _globals['_EMBEDRESPONSE']._serialized_start=387
-  _globals['_EMBEDRESPONSE']._serialized_end=511
-  _globals['_EMBEDDING']._serialized_start=513
-  _globals['_EMBEDDING']._serialized_end=540
-  _globals['_SCOREREQUEST']._serialized_start=542
-  _globals['_SCOREREQUEST']._serialized_end=605
-  _globals['_SCORERESPONSE']._serialized_start=607
-  _globals['_SCORERESPONSE']._serialized_end=694
-  _globals['_EMBEDDINGSERVICE']._serialized_start=697
-  _globals['_EMBEDDINGSERVICE']._serialized_end=879
+  _globals['_EMBEDREQUEST']._serialized_end=357
+  _globals['_EMBEDINPUT']._serialized_start=359
+  _globals['_EMBEDINPUT']._serialized_end=453
+  _globals['_EMBEDRESPONSE']._serialized_start=455
+  _globals['_EMBEDRESPONSE']._serialized_end=579
+  _globals['_EMBEDDING']._serialized_start=581
+  _globals['_EMBEDDING']._serialized_end=608
+  _globals['_SCOREREQUEST']._serialized_start=611
+  _globals['_SCOREREQUEST']._serialized_end=776
+  _globals['_SCORERESPONSE']._serialized_start=778
+  _globals['_SCORERESPONSE']._serialized_end=865
+  _globals['_EMBEDDINGSERVICE']._serialized_start=868
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1050
 # @@protoc_insertion_point(module_scope)

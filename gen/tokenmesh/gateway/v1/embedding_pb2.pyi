@@ -31,16 +31,25 @@ class EmbedRequest(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    TRUNCATE_TOKENS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     dimensions: _builtins.int
-    """Cuts the vectors to so many values and normalises them again. All when absent."""
+    """Cuts the vectors to so many values and normalises them again. 1 to what the model has; all when
+    absent.
+    """
     truncate: _builtins.bool
-    """Cuts an input that is longer than the context instead of refusing it. Default false."""
+    """Cuts inputs that are longer than the model reads, instead of refusing them. Default: as the
+    worker was started, which is false.
+    """
     user: _builtins.str
     """Identifies the end user to the operator."""
+    truncate_tokens: _builtins.int
+    """Cuts inputs to so many tokens, special ones included, whatever `truncate` says. 1 or more; not
+    more than the model reads.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedInput]:
-        """Not empty."""
+        """1 to 2048."""
 
     def __init__(
         self,
@@ -48,16 +57,26 @@ class EmbedRequest(_message.Message):
         model: _builtins.str = ...,
         inputs: _abc.Iterable[Global___EmbedInput] | None = ...,
         dimensions: _builtins.int | None = ...,
-        truncate: _builtins.bool = ...,
+        truncate: _builtins.bool | None = ...,
         user: _builtins.str = ...,
+        truncate_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_truncate", b"_truncate", "_truncate_tokens", b"_truncate_tokens", "dimensions", b"dimensions", "truncate", b"truncate", "truncate_tokens", b"truncate_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "inputs", b"inputs", "model", b"model", "truncate", b"truncate", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_truncate", b"_truncate", "_truncate_tokens", b"_truncate_tokens", "dimensions", b"dimensions", "inputs", b"inputs", "model", b"model", "truncate", b"truncate", "truncate_tokens", b"truncate_tokens", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType__truncate: _TypeAlias = _typing.Literal["truncate"]  # noqa: Y015
+    _WhichOneofArgType__truncate: _TypeAlias = _typing.Literal["_truncate", b"_truncate"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_tokens: _TypeAlias = _typing.Literal["truncate_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncate_tokens: _TypeAlias = _typing.Literal["_truncate_tokens", b"_truncate_tokens"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate) -> _WhichOneofReturnType__truncate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_tokens) -> _WhichOneofReturnType__truncate_tokens | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
@@ -141,29 +160,53 @@ Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
 
 @_typing.final
 class ScoreRequest(_message.Message):
-    """Documents to score against a query."""
+    """Pairs of texts to score."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
-    QUERY_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATE_TOKENS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    query: _builtins.str
+    truncate: _builtins.bool
+    """As in EmbedRequest. Of a pair, the longer text is cut."""
+    truncate_tokens: _builtins.int
+    """As in EmbedRequest; of a pair, both texts together."""
+    user: _builtins.str
+    """Identifies the end user to the operator."""
     @_builtins.property
-    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def queries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One for all documents, or one for each. Texts may not be empty."""
+
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 2048."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
-        query: _builtins.str = ...,
+        queries: _abc.Iterable[_builtins.str] | None = ...,
         documents: _abc.Iterable[_builtins.str] | None = ...,
+        truncate: _builtins.bool | None = ...,
+        truncate_tokens: _builtins.int | None = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_truncate", b"_truncate", "_truncate_tokens", b"_truncate_tokens", "truncate", b"truncate", "truncate_tokens", b"truncate_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "model", b"model", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_truncate", b"_truncate", "_truncate_tokens", b"_truncate_tokens", "documents", b"documents", "model", b"model", "queries", b"queries", "truncate", b"truncate", "truncate_tokens", b"truncate_tokens", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__truncate: _TypeAlias = _typing.Literal["truncate"]  # noqa: Y015
+    _WhichOneofArgType__truncate: _TypeAlias = _typing.Literal["_truncate", b"_truncate"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_tokens: _TypeAlias = _typing.Literal["truncate_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncate_tokens: _TypeAlias = _typing.Literal["_truncate_tokens", b"_truncate_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate) -> _WhichOneofReturnType__truncate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_tokens) -> _WhichOneofReturnType__truncate_tokens | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 
@@ -179,7 +222,7 @@ class ScoreResponse(_message.Message):
     model: _builtins.str
     @_builtins.property
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Higher is more relevant."""
+        """Higher is more relevant. Of a cross-encoder usually 0 to 1, of an embedding model -1 to 1."""
 
     @_builtins.property
     def usage(self) -> _generation_pb2.Usage: ...

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EmbeddingServiceStub:
-    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked.
+    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked;
+    INVALID_ARGUMENT (CONTEXT_LENGTH_EXCEEDED) when a text is longer than the model reads.
     """
 
     def __init__(self, channel):
@@ -48,18 +49,20 @@ class EmbeddingServiceStub:
 
 
 class EmbeddingServiceServicer:
-    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked.
+    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked;
+    INVALID_ARGUMENT (CONTEXT_LENGTH_EXCEEDED) when a text is longer than the model reads.
     """
 
     def Embed(self, request, context):
-        """Embeds texts.
+        """Embeds texts. What a lost worker had computed is computed again elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Scores documents against a query.
+        """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+        two vectors where the model embeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +90,8 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbeddingService:
-    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked.
+    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked;
+    INVALID_ARGUMENT (CONTEXT_LENGTH_EXCEEDED) when a text is longer than the model reads.
     """
 
     @staticmethod

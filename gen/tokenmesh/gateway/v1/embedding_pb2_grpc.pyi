@@ -27,29 +27,39 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EmbeddingServiceStub:
-    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked."""
+    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked;
+    INVALID_ARGUMENT (CONTEXT_LENGTH_EXCEEDED) when a text is longer than the model reads.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.EmbedRequest, _embedding_pb2.EmbedResponse]
-    """Embeds texts."""
+    """Embeds texts. What a lost worker had computed is computed again elsewhere."""
     Score: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.ScoreRequest, _embedding_pb2.ScoreResponse]
-    """Scores documents against a query."""
+    """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+    two vectors where the model embeds.
+    """
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
-    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked."""
+    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked;
+    INVALID_ARGUMENT (CONTEXT_LENGTH_EXCEEDED) when a text is longer than the model reads.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedding_pb2.EmbedRequest, _embedding_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Embeds texts."""
+    """Embeds texts. What a lost worker had computed is computed again elsewhere."""
     Score: _aio.UnaryUnaryMultiCallable[_embedding_pb2.ScoreRequest, _embedding_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Scores documents against a query."""
+    """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+    two vectors where the model embeds.
+    """
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked."""
+    """Vectors and relevance. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot do what is asked;
+    INVALID_ARGUMENT (CONTEXT_LENGTH_EXCEEDED) when a text is longer than the model reads.
+    """
 
     @_abc_1.abstractmethod
     def Embed(
@@ -57,7 +67,7 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_pb2.EmbedResponse, _abc.Awaitable[_embedding_pb2.EmbedResponse]]:
-        """Embeds texts."""
+        """Embeds texts. What a lost worker had computed is computed again elsewhere."""
 
     @_abc_1.abstractmethod
     def Score(
@@ -65,6 +75,8 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_pb2.ScoreResponse, _abc.Awaitable[_embedding_pb2.ScoreResponse]]:
-        """Scores documents against a query."""
+        """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+        two vectors where the model embeds.
+        """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tokenmesh/openai/v1/embedding.proto\x12\x13tokenmesh.openai.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x84\x02\n\x16\x43reateEmbeddingRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x05input\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1c\n\x0f\x65ncoding_format\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ndimensions\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x11\n\x04user\x18\x05 \x01(\tH\x02\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\x12\n\x10_encoding_formatB\r\n\x0b_dimensionsB\x07\n\x05_userB\x19\n\x17_truncate_prompt_tokens\"\xaa\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12)\n\tdocuments\x18\x03 \x03(\x0b\x32\x16.google.protobuf.Value\x12\x12\n\x05top_n\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10return_documents\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\x08\n\x06_top_nB\x13\n\x11_return_documents\"m\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06text_1\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12&\n\x06text_2\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value2\xb6\x02\n\x10\x45mbeddingService\x12o\n\x0f\x43reateEmbedding\x12+.tokenmesh.openai.v1.CreateEmbeddingRequest\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*\x12Y\n\x06Rerank\x12\".tokenmesh.openai.v1.RerankRequest\x1a\x14.google.api.HttpBody\"\x15\x82\xd3\xe4\x93\x02\x0f\"\n/v1/rerank:\x01*\x12V\n\x05Score\x12!.tokenmesh.openai.v1.ScoreRequest\x1a\x14.google.api.HttpBody\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1/score:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tokenmesh/openai/v1/embedding.proto\x12\x13tokenmesh.openai.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x84\x02\n\x16\x43reateEmbeddingRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12%\n\x05input\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x1c\n\x0f\x65ncoding_format\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ndimensions\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x11\n\x04user\x18\x05 \x01(\tH\x02\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\x12\n\x10_encoding_formatB\r\n\x0b_dimensionsB\x07\n\x05_userB\x19\n\x17_truncate_prompt_tokens\"\x86\x02\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12)\n\tdocuments\x18\x03 \x03(\x0b\x32\x16.google.protobuf.Value\x12\x12\n\x05top_n\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10return_documents\x18\x05 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16truncate_prompt_tokens\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04user\x18\x07 \x01(\tH\x03\x88\x01\x01\x42\x08\n\x06_top_nB\x13\n\x11_return_documentsB\x19\n\x17_truncate_prompt_tokensB\x07\n\x05_user\"\xc9\x01\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x06text_1\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12&\n\x06text_2\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12#\n\x16truncate_prompt_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04user\x18\x05 \x01(\tH\x01\x88\x01\x01\x42\x19\n\x17_truncate_prompt_tokensB\x07\n\x05_user2\xe4\x02\n\x10\x45mbeddingService\x12q\n\x0f\x43reateEmbedding\x12+.tokenmesh.openai.v1.CreateEmbeddingRequest\x1a\x14.google.api.HttpBody\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/embeddings:\x01*0\x01\x12x\n\x06Rerank\x12\".tokenmesh.openai.v1.RerankRequest\x1a\x14.google.api.HttpBody\"4\x82\xd3\xe4\x93\x02.\"\n/v1/rerank:\x01*Z\x0c\"\x07/rerank:\x01*Z\x0f\"\n/v2/rerank:\x01*\x12\x63\n\x05Score\x12!.tokenmesh.openai.v1.ScoreRequest\x1a\x14.google.api.HttpBody\"!\x82\xd3\xe4\x93\x02\x1b\"\t/v1/score:\x01*Z\x0b\"\x06/score:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDINGSERVICE'].methods_by_name['CreateEmbedding']._loaded_options = None
   _globals['_EMBEDDINGSERVICE'].methods_by_name['CreateEmbedding']._serialized_options = b'\202\323\344\223\002\023\"\016/v1/embeddings:\001*'
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Rerank']._loaded_options = None
-  _globals['_EMBEDDINGSERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002\017\"\n/v1/rerank:\001*'
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002.\"\n/v1/rerank:\001*Z\014\"\007/rerank:\001*Z\017\"\n/v2/rerank:\001*'
   _globals['_EMBEDDINGSERVICE'].methods_by_name['Score']._loaded_options = None
-  _globals['_EMBEDDINGSERVICE'].methods_by_name['Score']._serialized_options = b'\202\323\344\223\002\016\"\t/v1/score:\001*'
+  _globals['_EMBEDDINGSERVICE'].methods_by_name['Score']._serialized_options = b'\202\323\344\223\002\033\"\t/v1/score:\001*Z\013\"\006/score:\001*'
   _globals['_CREATEEMBEDDINGREQUEST']._serialized_start=148
   _globals['_CREATEEMBEDDINGREQUEST']._serialized_end=408
   _globals['_RERANKREQUEST']._serialized_start=411
-  _globals['_RERANKREQUEST']._serialized_end=581
-  _globals['_SCOREREQUEST']._serialized_start=583
-  _globals['_SCOREREQUEST']._serialized_end=692
-  _globals['_EMBEDDINGSERVICE']._serialized_start=695
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1005
+  _globals['_RERANKREQUEST']._serialized_end=673
+  _globals['_SCOREREQUEST']._serialized_start=676
+  _globals['_SCOREREQUEST']._serialized_end=877
+  _globals['_EMBEDDINGSERVICE']._serialized_start=880
+  _globals['_EMBEDDINGSERVICE']._serialized_end=1236
 # @@protoc_insertion_point(module_scope)

@@ -12,10 +12,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 11):
-    from typing import TypeAlias as _TypeAlias, Never as _Never
+if sys.version_info >= (3, 10):
+    from typing import TypeAlias as _TypeAlias
 else:
-    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+    from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -37,7 +37,7 @@ class CreateEmbeddingRequest(_message.Message):
     dimensions: _builtins.int
     user: _builtins.str
     truncate_prompt_tokens: _builtins.int
-    """Cuts inputs to so many tokens; -1 for the model's context."""
+    """Cuts inputs to so many tokens; -1 to what the model reads. Longer ones are refused when absent."""
     @_builtins.property
     def input(self) -> _struct_pb2.Value:
         """A string, a list of strings, a list of token ids, or a list of such lists."""
@@ -86,11 +86,17 @@ class RerankRequest(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     TOP_N_FIELD_NUMBER: _builtins.int
     RETURN_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     query: _builtins.str
     top_n: _builtins.int
-    """All when absent."""
+    """How many of the most relevant to return. All when absent, or where there are fewer."""
     return_documents: _builtins.bool
+    """Default true."""
+    truncate_prompt_tokens: _builtins.int
+    """As in CreateEmbeddingRequest; of query and document together."""
+    user: _builtins.str
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]:
         """Strings or objects with `text`."""
@@ -103,19 +109,29 @@ class RerankRequest(_message.Message):
         documents: _abc.Iterable[_struct_pb2.Value] | None = ...,
         top_n: _builtins.int | None = ...,
         return_documents: _builtins.bool | None = ...,
+        truncate_prompt_tokens: _builtins.int | None = ...,
+        user: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_return_documents", b"_return_documents", "_top_n", b"_top_n", "return_documents", b"return_documents", "top_n", b"top_n"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_return_documents", b"_return_documents", "_top_n", b"_top_n", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "_user", b"_user", "return_documents", b"return_documents", "top_n", b"top_n", "truncate_prompt_tokens", b"truncate_prompt_tokens", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_return_documents", b"_return_documents", "_top_n", b"_top_n", "documents", b"documents", "model", b"model", "query", b"query", "return_documents", b"return_documents", "top_n", b"top_n"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_return_documents", b"_return_documents", "_top_n", b"_top_n", "_truncate_prompt_tokens", b"_truncate_prompt_tokens", "_user", b"_user", "documents", b"documents", "model", b"model", "query", b"query", "return_documents", b"return_documents", "top_n", b"top_n", "truncate_prompt_tokens", b"truncate_prompt_tokens", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__return_documents: _TypeAlias = _typing.Literal["return_documents"]  # noqa: Y015
     _WhichOneofArgType__return_documents: _TypeAlias = _typing.Literal["_return_documents", b"_return_documents"]  # noqa: Y015
     _WhichOneofReturnType__top_n: _TypeAlias = _typing.Literal["top_n"]  # noqa: Y015
     _WhichOneofArgType__top_n: _TypeAlias = _typing.Literal["_top_n", b"_top_n"]  # noqa: Y015
+    _WhichOneofReturnType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["truncate_prompt_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["_truncate_prompt_tokens", b"_truncate_prompt_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
+    _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_documents) -> _WhichOneofReturnType__return_documents | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_n) -> _WhichOneofReturnType__top_n | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_prompt_tokens) -> _WhichOneofReturnType__truncate_prompt_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
 
 Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
 
@@ -128,10 +144,15 @@ class ScoreRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXT_1_FIELD_NUMBER: _builtins.int
     TEXT_2_FIELD_NUMBER: _builtins.int
+    TRUNCATE_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    truncate_prompt_tokens: _builtins.int
+    """As in CreateEmbeddingRequest; of both texts together."""
+    user: _builtins.str
     @_builtins.property
     def text_1(self) -> _struct_pb2.Value:
-        """A string or a list of strings."""
+        """A string or a list of strings: one for all of `text_2`, or one for each."""
 
     @_builtins.property
     def text_2(self) -> _struct_pb2.Value:
@@ -143,11 +164,20 @@ class ScoreRequest(_message.Message):
         model: _builtins.str = ...,
         text_1: _struct_pb2.Value | None = ...,
         text_2: _struct_pb2.Value | None = ...,
+        truncate_prompt_tokens: _builtins.int | None = ...,
+        user: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["text_1", b"text_1", "text_2", b"text_2"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_truncate_prompt_tokens", b"_truncate_prompt_tokens", "_user", b"_user", "text_1", b"text_1", "text_2", b"text_2", "truncate_prompt_tokens", b"truncate_prompt_tokens", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "text_1", b"text_1", "text_2", b"text_2"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_truncate_prompt_tokens", b"_truncate_prompt_tokens", "_user", b"_user", "model", b"model", "text_1", b"text_1", "text_2", b"text_2", "truncate_prompt_tokens", b"truncate_prompt_tokens", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["truncate_prompt_tokens"]  # noqa: Y015
+    _WhichOneofArgType__truncate_prompt_tokens: _TypeAlias = _typing.Literal["_truncate_prompt_tokens", b"_truncate_prompt_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__user: _TypeAlias = _typing.Literal["user"]  # noqa: Y015
+    _WhichOneofArgType__user: _TypeAlias = _typing.Literal["_user", b"_user"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncate_prompt_tokens) -> _WhichOneofReturnType__truncate_prompt_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user) -> _WhichOneofReturnType__user | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015

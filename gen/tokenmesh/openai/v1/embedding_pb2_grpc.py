@@ -36,7 +36,7 @@ class EmbeddingServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.CreateEmbedding = channel.unary_unary(
+        self.CreateEmbedding = channel.unary_stream(
                 '/tokenmesh.openai.v1.EmbeddingService/CreateEmbedding',
                 request_serializer=tokenmesh_dot_openai_dot_v1_dot_embedding__pb2.CreateEmbeddingRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
@@ -58,7 +58,7 @@ class EmbeddingServiceServicer:
     """
 
     def CreateEmbedding(self, request, context):
-        """Embeds texts or token lists.
+        """Embeds texts or token lists. One JSON object, sent in several parts where it is large.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,7 +81,7 @@ class EmbeddingServiceServicer:
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CreateEmbedding': grpc.unary_unary_rpc_method_handler(
+            'CreateEmbedding': grpc.unary_stream_rpc_method_handler(
                     servicer.CreateEmbedding,
                     request_deserializer=tokenmesh_dot_openai_dot_v1_dot_embedding__pb2.CreateEmbeddingRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
@@ -119,7 +119,7 @@ class EmbeddingService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/tokenmesh.openai.v1.EmbeddingService/CreateEmbedding',

@@ -34,8 +34,8 @@ class EmbeddingServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
-    CreateEmbedding: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.CreateEmbeddingRequest, _httpbody_pb2.HttpBody]
-    """Embeds texts or token lists."""
+    CreateEmbedding: _grpc.UnaryStreamMultiCallable[_embedding_pb2.CreateEmbeddingRequest, _httpbody_pb2.HttpBody]
+    """Embeds texts or token lists. One JSON object, sent in several parts where it is large."""
     Rerank: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.RerankRequest, _httpbody_pb2.HttpBody]
     """Orders documents by their relevance to a query."""
     Score: _grpc.UnaryUnaryMultiCallable[_embedding_pb2.ScoreRequest, _httpbody_pb2.HttpBody]
@@ -46,8 +46,8 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     """https://platform.openai.com/docs/api-reference/embeddings, and rerank and score as vLLM has them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateEmbedding: _aio.UnaryUnaryMultiCallable[_embedding_pb2.CreateEmbeddingRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Embeds texts or token lists."""
+    CreateEmbedding: _aio.UnaryStreamMultiCallable[_embedding_pb2.CreateEmbeddingRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Embeds texts or token lists. One JSON object, sent in several parts where it is large."""
     Rerank: _aio.UnaryUnaryMultiCallable[_embedding_pb2.RerankRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Orders documents by their relevance to a query."""
     Score: _aio.UnaryUnaryMultiCallable[_embedding_pb2.ScoreRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -61,8 +61,8 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _embedding_pb2.CreateEmbeddingRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """Embeds texts or token lists."""
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Embeds texts or token lists. One JSON object, sent in several parts where it is large."""
 
     @_abc_1.abstractmethod
     def Rerank(

@@ -94,14 +94,17 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Embeds texts. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot.
+        """Embeds texts, together with those of other calls. UNIMPLEMENTED (CAPABILITY_MISSING) when the
+        model cannot; RESOURCE_EXHAUSTED (QUEUE_FULL) when as many calls wait as may. A call that is
+        cancelled, or whose deadline passes, is dropped before the next batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Scores documents against a query. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot.
+        """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+        two vectors where the model embeds. Otherwise as Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,9 +47,14 @@ class WorkerServiceStub:
     Credit for a key that is not running are ignored, as they may cross the request's end.
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_worker_pb2.EmbedRequest, _worker_pb2.EmbedResponse]
-    """Embeds texts. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot."""
+    """Embeds texts, together with those of other calls. UNIMPLEMENTED (CAPABILITY_MISSING) when the
+    model cannot; RESOURCE_EXHAUSTED (QUEUE_FULL) when as many calls wait as may. A call that is
+    cancelled, or whose deadline passes, is dropped before the next batch.
+    """
     Score: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ScoreRequest, _worker_pb2.ScoreResponse]
-    """Scores documents against a query. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot."""
+    """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+    two vectors where the model embeds. Otherwise as Embed.
+    """
     Tokenize: _grpc.UnaryUnaryMultiCallable[_worker_pb2.TokenizeRequest, _worker_pb2.TokenizeResponse]
     """Turns text or a conversation into token ids."""
     Detokenize: _grpc.UnaryUnaryMultiCallable[_worker_pb2.DetokenizeRequest, _worker_pb2.DetokenizeResponse]
@@ -78,9 +83,14 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Credit for a key that is not running are ignored, as they may cross the request's end.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_worker_pb2.EmbedRequest, _worker_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Embeds texts. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot."""
+    """Embeds texts, together with those of other calls. UNIMPLEMENTED (CAPABILITY_MISSING) when the
+    model cannot; RESOURCE_EXHAUSTED (QUEUE_FULL) when as many calls wait as may. A call that is
+    cancelled, or whose deadline passes, is dropped before the next batch.
+    """
     Score: _aio.UnaryUnaryMultiCallable[_worker_pb2.ScoreRequest, _worker_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Scores documents against a query. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot."""
+    """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+    two vectors where the model embeds. Otherwise as Embed.
+    """
     Tokenize: _aio.UnaryUnaryMultiCallable[_worker_pb2.TokenizeRequest, _worker_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Turns text or a conversation into token ids."""
     Detokenize: _aio.UnaryUnaryMultiCallable[_worker_pb2.DetokenizeRequest, _worker_pb2.DetokenizeResponse]  # type: ignore[assignment]
@@ -118,7 +128,10 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.EmbedResponse, _abc.Awaitable[_worker_pb2.EmbedResponse]]:
-        """Embeds texts. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot."""
+        """Embeds texts, together with those of other calls. UNIMPLEMENTED (CAPABILITY_MISSING) when the
+        model cannot; RESOURCE_EXHAUSTED (QUEUE_FULL) when as many calls wait as may. A call that is
+        cancelled, or whose deadline passes, is dropped before the next batch.
+        """
 
     @_abc_1.abstractmethod
     def Score(
@@ -126,7 +139,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.ScoreResponse, _abc.Awaitable[_worker_pb2.ScoreResponse]]:
-        """Scores documents against a query. UNIMPLEMENTED (CAPABILITY_MISSING) when the model cannot."""
+        """Scores documents against queries: what a cross-encoder says of each pair, or the cosine of the
+        two vectors where the model embeds. Otherwise as Embed.
+        """
 
     @_abc_1.abstractmethod
     def Tokenize(

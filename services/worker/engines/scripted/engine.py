@@ -28,6 +28,13 @@ from services.worker.engines.base import (
     SequenceEvent,
     StepOutput,
 )
+from services.worker.engines.encoding import (
+    EmbedCall,
+    Embedded,
+    ScoreCall,
+    Scored,
+    refuse_to_encode,
+)
 from services.worker.engines.scripted import vocabulary
 from services.worker.engines.scripted.intake import make_job
 from services.worker.engines.scripted.jobs import Job, JobQueue
@@ -177,6 +184,14 @@ class ScriptedEngine:
         """See Engine."""
         self._check_model(model)
         return prompt_text(prompt)
+
+    async def embed(self, call: EmbedCall) -> Embedded:
+        """Refuses: nothing here embeds."""
+        refuse_to_encode(call.model, self._settings.model_names, what="embeds")
+
+    async def score(self, call: ScoreCall) -> Scored:
+        """Refuses: nothing here scores."""
+        refuse_to_encode(call.model, self._settings.model_names, what="scores")
 
     async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
         """See Engine. There are no special tokens to add."""

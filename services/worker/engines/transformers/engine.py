@@ -35,6 +35,13 @@ from services.worker.engines.base import (
     SequenceEvent,
     StepOutput,
 )
+from services.worker.engines.encoding import (
+    EmbedCall,
+    Embedded,
+    ScoreCall,
+    Scored,
+    refuse_to_encode,
+)
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import commands
 from services.worker.engines.transformers.compiling import Compiling
@@ -182,6 +189,14 @@ class TransformersEngine:
         prompts = self._loaded.prompts
         return await self._read(lambda: prompts.render(prompt))
 
+    async def embed(self, call: EmbedCall) -> Embedded:
+        """Refuses: nothing here embeds."""
+        refuse_to_encode(call.model, self._names, what="embeds")
+
+    async def score(self, call: ScoreCall) -> Scored:
+        """Refuses: nothing here scores."""
+        refuse_to_encode(call.model, self._names, what="scores")
+
     async def tokenize(self, model: str, prompt: Prompt, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a prompt."""
         self._require_model(model)
@@ -265,9 +280,13 @@ class TransformersEngine:
         if not self._is_serving:
             raise UnavailableError("the engine is not running")
 
-    def _require_model(self, model: str) -> None:
+    @property
+    def _names(self) -> Sequence[str]:
         description = self._loaded.description
-        if model != description.name and model not in description.aliases:
+        return (description.name, *description.aliases)
+
+    def _require_model(self, model: str) -> None:
+        if model not in self._names:
             raise ModelNotFoundError(f"this worker does not serve model {model!r}", field="model")
 
 

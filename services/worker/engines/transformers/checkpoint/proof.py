@@ -27,12 +27,11 @@ from services.worker.engines.transformers.checkpoint.memory import (
 from services.worker.engines.transformers.checkpoint.quantization import INT8
 from services.worker.engines.transformers.checkpoint.windows import untold_windows
 from services.worker.engines.transformers.decode_graphs import CudaRecorder
-from services.worker.engines.transformers.layers.fusion import (
-    fuse_linears,
-    restore_linears,
-    shared_inputs,
+from services.worker.engines.transformers.layers.fusion import shared_inputs
+from services.worker.engines.transformers.layers.proven_fusion import (
+    fuse_if_same,
+    relative_difference,
 )
-from services.worker.engines.transformers.layers.products import Int8Product, fastest_product
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.runner import Runner
 
@@ -144,31 +143,20 @@ def _fuse(
     Raises:
         StartError: rounded to int8, the model computes something else.
     """
-    rounds = checkpoint.quantization == INT8
-    fuse_linears(checkpoint.model, groups, Int8Product if rounds else fastest_product)
-    try:
-        difference = _relative_difference(_logits(checkpoint, probe), reference)
-    except StartError:
-        log.debug("cannot run with fused layers", exc_info=True)
-        difference = float("inf")
-    if difference <= _tolerance(checkpoint):
-        return
-    if rounds:
-        raise StartError(
-            f"--quantization int8 changes this model's logits by {difference:.0%}: leave it out"
-        )
-    log.info("linear layers stay as they are: fused, they compute something else")
-    restore_linears(checkpoint.model)
+    fuse_if_same(
+        checkpoint.model,
+        groups,
+        rounds=checkpoint.quantization == INT8,
+        compute=lambda: _logits(checkpoint, probe),
+        reference=reference,
+        tolerance=_tolerance(checkpoint),
+    )
 
 
 def _tolerance(checkpoint: Checkpoint) -> float:
     # bitsandbytes rounds inputs by what else is in the step.
     exact = not checkpoint.quantization
     return _TOLERANCE.get(checkpoint.dtype, _TOLERANCE_16_BIT) if exact else _TOLERANCE_16_BIT
-
-
-def _relative_difference(computed: torch.Tensor, reference: torch.Tensor) -> float:
-    return float((computed - reference).norm() / reference.norm())
 
 
 def _replace_attention(checkpoint: Checkpoint, probe: Sequence[int]) -> list[LayerShape]:
@@ -199,7 +187,7 @@ def _step_difference(runner: ModelRunner, probe: Sequence[int], reference: torch
             runner.forward(probe[last:], [Piece([0], last, 1)], [], [0]),
         ]
     )
-    return _relative_difference(computed, reference)
+    return relative_difference(computed, reference)
 
 
 def log_plan(checkpoint: Checkpoint, plan: MemoryPlan, settings: EngineSettings) -> None:

@@ -1,13 +1,24 @@
-"""What identifies a checkpoint's weights where no hub commit does."""
+"""What identifies a checkpoint's weights."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
+
+from services.worker.engines.settings import EngineSettings
+from services.worker.engines.transformers.checkpoint.source import Source
 
 _SUFFIXES = frozenset({".json", ".jinja", ".model", ".safetensors", ".txt"})
 _BLOCK_BYTES = 1024 * 1024
 _BLOCKS = 16
+
+
+def checkpoint_revision(source: Source, config: Any, settings: EngineSettings) -> str:
+    """What identifies the weights: a folder's hash, else the hub's commit."""
+    if source.folder is not None:
+        return folder_revision(source.folder)
+    return getattr(config, "_commit_hash", None) or settings.revision or "main"
 
 
 def folder_revision(folder: Path) -> str:

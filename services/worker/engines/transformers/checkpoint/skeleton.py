@@ -67,7 +67,13 @@ class Skeleton:
         }
 
 
-def build_skeleton(source: Source, family: Any, config: Any, dtype: torch.dtype) -> Skeleton:
+def build_skeleton(
+    source: Source,
+    family: Any,
+    config: Any,
+    dtype: torch.dtype,
+    model_arguments: Mapping[str, Any] | None = None,
+) -> Skeleton:
     """The skeleton of the model that a configuration describes.
 
     Args:
@@ -75,6 +81,7 @@ def build_skeleton(source: Source, family: Any, config: Any, dtype: torch.dtype)
         family: the class of transformers that knows which architecture it is.
         config: the configuration.
         dtype: the type that the weights will have.
+        model_arguments: of the model's class, beside the configuration.
 
     Raises:
         StartError: transformers cannot build a model of this configuration.
@@ -83,7 +90,10 @@ def build_skeleton(source: Source, family: Any, config: Any, dtype: torch.dtype)
     def build() -> Any:
         with torch.device("meta"):
             return family.from_config(
-                config, dtype=dtype, trust_remote_code=source.options["trust_remote_code"]
+                config,
+                dtype=dtype,
+                trust_remote_code=source.options["trust_remote_code"],
+                **(model_arguments or {}),
             )
 
     return Skeleton(source.load("the model", build))

@@ -1,0 +1,1 @@
+"""Vectors of texts, and documents in the order of their relevance."""

@@ -1,0 +1,1 @@
+"""Embeds and scores for gateways, one call at a time."""
