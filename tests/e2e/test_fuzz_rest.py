@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.cli.up.notice import MeshNotice
+from services.gateway.openai.responses.items import ITEM_TYPES
 from tests.e2e.conftest import SCRIPTED_MODEL
 from tests.fuzz.amount import FACTOR
 
@@ -71,6 +72,32 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
     return body
 
 
+RESPONSE_FIELDS = (
+    *("input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning"),
+    *("temperature", "top_p", "max_output_tokens", "top_logprobs", "include", "metadata", "store"),
+    *("previous_response_id", "truncation", "service_tier", "stream", "stream_options", "user"),
+    *("max_tool_calls", "conversation", "prompt", "background", "seed", "priority", "min_tokens"),
+)
+ITEM_FIELDS = ("id", "role", "content", "call_id", "name", "arguments", "output", "summary")
+ITEMS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(ITEM_TYPES)},
+        optional=dict.fromkeys(ITEM_FIELDS, JSON),
+    ),
+    max_size=4,
+)
+
+
+@st.composite
+def response_bodies(draw: st.DrawFn) -> dict[str, Any]:
+    """A request for a response that is in order but for a few fields."""
+    body: dict[str, Any] = {"model": SCRIPTED_MODEL, "input": "Hello", "max_output_tokens": 3}
+    fields = st.lists(st.sampled_from(RESPONSE_FIELDS), min_size=1, max_size=4, unique=True)
+    for name in draw(fields):
+        body[name] = draw(ITEMS if name == "input" and draw(st.booleans()) else JSON)
+    return body
+
+
 BOUNDED = settings(
     max_examples=300 * FACTOR,
     deadline=None,
@@ -120,6 +147,23 @@ def test_odd_fields_of_tokenization(
     assert answer.status_code in ALLOWED, (answer.status_code, answer.text)
     if answer.status_code != 200:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@settings(BOUNDED, max_examples=100 * FACTOR)
+@given(body=response_bodies())
+def test_odd_fields_of_responses(client: httpx.Client, body: dict[str, Any]) -> None:
+    answer = client.post("/responses", content=json.dumps(body))
+    assert answer.status_code in ALLOWED, (answer.status_code, answer.text)
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    elif answer.headers["content-type"].startswith("text/event-stream"):
+        assert "server_error" not in answer.text
+    else:
+        response = answer.json()
+        assert response["status"] in ("completed", "incomplete", "queued")
+        if response["store"]:
+            items = client.get(f"/responses/{response['id']}/input_items")
+            assert items.status_code == 200, items.text
 
 
 @BOUNDED

@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 
 from services.gateway.openai.chat.request import read_chat_request
 from services.gateway.openai.completions.request import read_completion_requests
+from services.gateway.openai.responses.conversation import Conversation
+from services.gateway.openai.responses.items import ITEM_REFERENCE
+from services.gateway.openai.responses.request import read_response_request
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.openai.v1.chat_pb2 import CreateChatCompletionRequest
 from tokenmesh.openai.v1.completion_pb2 import CreateCompletionRequest
+from tokenmesh.openai.v1.response_pb2 import CreateResponseRequest
 
 # Names that the readers look for, so that they are met deep inside, too.
 NAMES = st.sampled_from(
@@ -22,6 +26,7 @@ NAMES = st.sampled_from(
         *("input_audio", "data", "format", "file", "file_data", "tool_calls", "tool_call_id", "id"),
         *("function", "arguments", "parameters", "strict", "description", "reasoning_content"),
         *("json_schema", "schema", "json", "regex", "choice", "grammar", "json_object"),
+        *("call_id", "output", "summary", "effort", "mode", "tools", "file_id", "filename"),
     ]
 )
 WORDS = st.one_of(
@@ -29,6 +34,9 @@ WORDS = st.one_of(
         [
             *("user", "assistant", "tool", "system", "text", "image_url", "input_audio", "file"),
             *("function", "auto", "none", "wav", "json_schema", "json_object", "data:;base64,AA"),
+            *("message", "reasoning", "function_call", "function_call_output", "item_reference"),
+            *("input_text", "output_text", "input_image", "input_file", "summary_text"),
+            *("reasoning_text", "allowed_tools"),
         ]
     ),
     st.text(st.characters(codec="utf-8"), max_size=5),
@@ -127,4 +135,59 @@ def test_any_completion_request(prompt: Any, max_tokens: int, stop: Any) -> None
         model="m", prompt=value_of(prompt), max_tokens=max_tokens, stop=value_of(stop)
     )
     refused = refusal_of(lambda: read_completion_requests(request))
+    assert refused is None or (refused.field and refused.message)
+
+
+@settings(deadline=None)
+@given(
+    given_input=JSON | st.lists(OBJECTS | JSON, max_size=4),
+    tools=st.lists(OBJECTS | JSON, max_size=2),
+    tool_choice=OBJECTS | JSON,
+    text=OBJECTS | JSON,
+    reasoning=OBJECTS | JSON,
+    metadata=JSON,
+    numbers=st.tuples(INTEGERS, INTEGERS, INTEGERS),
+)
+def test_any_response_request(
+    given_input: Any,
+    tools: list[Any],
+    tool_choice: Any,
+    text: Any,
+    reasoning: Any,
+    metadata: Any,
+    numbers: tuple[int, int, int],
+) -> None:
+    request = CreateResponseRequest(
+        model="m",
+        input=value_of(given_input),
+        tools=[value_of(tool) for tool in tools],
+        tool_choice=value_of(tool_choice),
+        text=value_of(text),
+        reasoning=value_of(reasoning),
+        metadata=value_of(metadata),
+        max_output_tokens=numbers[0],
+        seed=numbers[1],
+        max_tool_calls=numbers[2],
+    )
+
+    def read() -> None:
+        asked = read_response_request(request)
+        whole = [placed for placed in asked.items if placed.item["type"] != ITEM_REFERENCE]
+        asked.chat_request(Conversation(asked.instructions, whole))
+
+    refused = refusal_of(read)
+    assert refused is None or (refused.field and refused.message)
+
+
+@settings(deadline=None)
+@given(items=st.lists(OBJECTS, max_size=4))
+def test_any_items(items: list[dict[str, Any]]) -> None:
+    request = CreateResponseRequest(model="m", input=value_of(items))
+
+    def read() -> None:
+        asked = read_response_request(request)
+        whole = [placed for placed in asked.items if placed.item["type"] != ITEM_REFERENCE]
+        asked.chat_request(Conversation(asked.instructions, whole))
+
+    refused = refusal_of(read)
     assert refused is None or (refused.field and refused.message)

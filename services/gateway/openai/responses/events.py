@@ -13,8 +13,8 @@ from services.gateway.openai.responses.output import (
 )
 
 CANCELLED = "cancelled"
-CANCELLED_CODE = '"response_cancelled"'
-CANCELLED_WORDS = '"The response was cancelled."'
+CANCELLED_CODE = "response_cancelled"
+CANCELLED_WORDS = "The response was cancelled."
 
 _LAST = (
     b"event: response.completed\n",
@@ -56,9 +56,8 @@ class EventPrinter:
         one was cancelled.
         """
         if status == CANCELLED:
-            self._print(
-                "error", f'"code":{CANCELLED_CODE},"message":{CANCELLED_WORDS},"param":null'
-            )
+            told = f'"code":"{CANCELLED_CODE}","message":"{CANCELLED_WORDS}","param":null'
+            self._print("error", told)
         else:
             self.response(status, response)
 
@@ -81,13 +80,13 @@ class EventPrinter:
         elif isinstance(item, MessageItem):
             place += ',"content_index":0'
             self._print("response.content_part.added", f'{place},"part":{item.part()}')
-            self._delta = ("response.output_text.delta", f"{place},", ',"logprobs":')
+            self._delta = ("response.output_text.delta", f"{place},", ',"logprobs":[]')
 
     def grew(self, item: OutputItem, text: str, logprobs: Sequence[str]) -> None:
         """More of the open item has come."""
         kind, opening, closing = self._delta
-        if closing:
-            closing += array(logprobs) if logprobs else "[]"
+        if logprobs:
+            closing = f',"logprobs":{array(logprobs)}'
         self._print(kind, f'{opening}"delta":{quoted(text)}{closing}')
 
     def closed(self, item: OutputItem) -> None:

@@ -159,6 +159,12 @@ class Output:
         A chunk may hold several kinds of it, as those that were merged for a slow client do. What
         goes on with the open item comes first; then thoughts, text and calls, as models write them.
         """
+        is_text = not (chunk.reasoning or chunk.tool_calls or chunk.logprobs)
+        if is_text and isinstance(self._open, MessageItem) and not self._early_logprobs:
+            # Almost every token's way.
+            if chunk.text:
+                self._grow(chunk.text)
+            return
         deltas = list(chunk.tool_calls)
         while deltas and self._open is not None and self._open is self._calls.get(deltas[0].index):
             self._call(deltas.pop(0))

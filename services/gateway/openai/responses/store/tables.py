@@ -127,7 +127,9 @@ class ResponseTables:
             if row is not None:
                 stored = _stored(row)
                 items = (*stored.input_items, *json.loads(stored.response)["output"])
-                found[item_id] = next(item for item in items if item["id"] == item_id)
+                for item in items:
+                    if item["id"] == item_id:
+                        found[item_id] = item
         return found
 
     def delete(self, response_id: str, owner: str) -> bool:
