@@ -103,8 +103,10 @@ async def running(
                 yield RunningGateway(server.address, metrics_server.address)
             finally:
                 await asyncio.gather(
-                    server.stop(settings.grace_period_s), responses.stop(settings.grace_period_s)
+                    server.stop(settings.grace_period_s),
+                    responses.background.stop(settings.grace_period_s),
                 )
+                await responses.store.close()
     finally:
         metrics_server.stop()
 

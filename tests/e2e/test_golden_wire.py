@@ -19,7 +19,8 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 SEPARATOR = "\n----\n"
 MASKS = (
     (re.compile(r'"(chatcmpl|cmpl)-[0-9a-f]{32}"'), r'"\1-ID"'),
-    (re.compile(r'"created":\d+'), '"created":TIME'),
+    (re.compile(r'"(resp|msg)_[0-9a-f]{32}"'), r'"\1_ID"'),
+    (re.compile(r'"(created|created_at|completed_at)":\d+'), r'"\1":TIME'),
     (re.compile(r'"fp_[0-9a-f]{10}"'), '"fp_ID"'),
     # How much of a prompt is cached depends on what was asked before.
     (re.compile(r'"cached_tokens":\d+'), '"cached_tokens":N'),

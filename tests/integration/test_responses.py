@@ -414,6 +414,40 @@ async def test_a_gateway_that_stops_waits_for_what_ends_in_time(
     assert (await client.retrieve(response["id"]))["status"] == "completed"
 
 
+async def test_what_ends_while_a_gateway_stops_is_stored(
+    worker: FakeWorker, gateways: Gateways, file: ResponseSettings, address: str
+) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(request: FakeRequest) -> None:
+        await go_on.wait()
+        await say_hello(request)
+
+    worker.script = wait
+    async with AsyncExitStack() as stack:
+        async with gateway(address, responses=file, grace_period_s=30.0) as first:
+            await first.wait_served(1)
+            client = await stack.enter_async_context(ResponsesClient(first.address))
+            asked = asyncio.create_task(client.create())
+            await eventually(lambda: bool(worker.running))
+            asyncio.get_running_loop().call_later(0.05, go_on.set)
+        response = await asked
+    assert response["store"]
+    _, client = await gateways.open(responses=file)
+    assert await client.retrieve(response["id"]) == response
+
+
+async def test_two_cancels_at_once(worker: FakeWorker, client: ResponsesClient) -> None:
+    worker.script = start_and_hang
+    response = await client.create(background=True)
+    await eventually(lambda: bool(worker.running))
+    first, second = await asyncio.gather(
+        client.cancel(response["id"]), client.cancel(response["id"])
+    )
+    assert first == second
+    assert first["status"] == "cancelled"
+
+
 async def test_a_gateway_that_died_is_told_of(
     worker: FakeWorker,
     gateways: Gateways,

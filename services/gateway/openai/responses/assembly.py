@@ -33,17 +33,10 @@ class ResponseParts:
         StartError: the store cannot be where it should.
         """
         metrics = ResponseMetrics(registry)
-        self._store = SqliteStore(settings.db, settings.limits, metrics)
-        self.background = BackgroundResponses(relay, self._store, metrics, settings.max_background)
-        archive = ResponseArchive(self._store, metrics)
+        self.store = SqliteStore(settings.db, settings.limits, metrics)
+        self.background = BackgroundResponses(relay, self.store, metrics, settings.max_background)
+        archive = ResponseArchive(self.store, metrics)
         self.servicer = Responses(
-            Creation(
-                relay, directory, archive, self.background, Preparing(self._store, tokenizing)
-            ),
+            Creation(relay, directory, archive, self.background, Preparing(self.store, tokenizing)),
             Reading(archive, self.background),
         )
-
-    async def stop(self, grace_s: float) -> None:
-        """Gives background responses `grace_s` seconds, then closes the store."""
-        await self.background.stop(grace_s)
-        await self._store.close()

@@ -17,7 +17,7 @@ from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
 from services.gateway.relay.caller import Caller
 from services.gateway.relay.relay import Relay
-from services.mesh.errors import AbortedError, MeshError
+from services.mesh.errors import AbortedError, MeshError, UnavailableError
 from services.mesh.interceptors import as_mesh_error
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -57,9 +57,18 @@ class BackgroundResponse:
         """Held while events are being stored."""
         self.is_over = False
         self.is_cancelled = False
+        self.is_ending = False
+        """Whether its end is being written down, which nothing may break off."""
         self.task: asyncio.Task[None]
         self._printer = printer
         self._changed = asyncio.Event()
+
+    def interrupt(self, *, as_cancelled: bool) -> None:
+        """Has it end where it stands: by its client's wish, or with its gateway."""
+        if not self.is_ending:
+            self.is_ending = True
+            self.is_cancelled = as_cancelled
+            self.task.cancel()
 
     def tell(self, kind: str) -> None:
         """An event about the response as it stands."""
@@ -140,7 +149,7 @@ class BackgroundResponses:
             StoreError: it could not be read when it is done.
         """
         if self._is_stopping:
-            raise AbortedError("the gateway is being stopped")
+            raise UnavailableError("the gateway is being stopped")
         self._places.admit()
         try:
             await self._store.put(stored, input_ids)
@@ -153,8 +162,7 @@ class BackgroundResponses:
 
     async def cancel(self, response: BackgroundResponse) -> None:
         """Ends one that this gateway makes, and returns once that is stored."""
-        response.is_cancelled = True
-        response.task.cancel()
+        response.interrupt(as_cancelled=True)
         await asyncio.wait([response.task])
 
     async def run(self) -> None:
@@ -172,14 +180,14 @@ class BackgroundResponses:
     async def stop(self, grace_s: float) -> None:
         """Gives running ones `grace_s` seconds, then ends them as failed."""
         self._is_stopping = True
-        tasks = [response.task for response in self._running.values()]
-        if not tasks:
+        if not self._running:
             return
-        _, left = await asyncio.wait(tasks, timeout=grace_s)
-        for task in left:
-            task.cancel()
+        await asyncio.wait([each.task for each in self._running.values()], timeout=grace_s)
+        left = list(self._running.values())
+        for response in left:
+            response.interrupt(as_cancelled=False)
         if left:
-            _, undone = await asyncio.wait(left, timeout=STOP_LIMIT_S)
+            _, undone = await asyncio.wait([each.task for each in left], timeout=STOP_LIMIT_S)
             if undone:
                 log.warning("background responses did not end in time", responses=len(undone))
 
@@ -197,8 +205,7 @@ class BackgroundResponses:
             response = self._running.get(response_id)
             if response is not None and response_id not in wanted:
                 # Another gateway has cancelled or deleted it.
-                response.is_cancelled = True
-                response.task.cancel()
+                response.interrupt(as_cancelled=True)
 
     async def _make(
         self, response: BackgroundResponse, start: worker_pb2.Start, caller: Caller
@@ -214,13 +221,14 @@ class BackgroundResponses:
                 task = asyncio.current_task()
                 assert task is not None
                 task.uncancel()
-                if response.is_cancelled:
+                if making.is_running and response.is_cancelled:
                     making.cancel()
-                else:
+                elif making.is_running:
                     making.fail(AbortedError(STOPPED), STOPPED)
             except Exception as error:
                 known = as_mesh_error(error, "CreateResponse")
                 making.fail(known, response.words(known))
+            response.is_ending = True
             response.tell_end()
             await self._store_end(response)
         finally:

@@ -66,6 +66,11 @@ class ResponseInMaking:
         self._usage = "null"
         self._completed_at = "null"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.status in (QUEUED, IN_PROGRESS)
+
     def take(self, events: Sequence[worker_pb2.SequenceEvent], now_s: float) -> None:
         """Takes what came, at a time in seconds since the epoch."""
         for each in events:
