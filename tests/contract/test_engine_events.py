@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from services.worker.engines.base import (
     ChatPrompt,
     Chunk,
@@ -67,6 +69,13 @@ class TestEvents:
         messages = [{"role": "user", "content": "Hello!"}]
         output = await client.run(ChatPrompt(messages), max_tokens=5, ignore_eos=True)
         assert len(output.token_ids) == 5
+
+    async def test_a_chat_that_was_rendered_is_the_same_prompt(self, client: EngineClient) -> None:
+        engine, model = client.engine, client.model
+        chat = ChatPrompt([{"role": "user", "content": "Grüße!"}])
+        rendered = replace(chat, rendered=await engine.render(model, chat))
+        ids = await engine.tokenize(model, chat, add_special_tokens=True)
+        assert await engine.tokenize(model, rendered, add_special_tokens=True) == ids
 
     async def test_token_ids_are_a_prompt(self, client: EngineClient) -> None:
         ids = await client.engine.tokenize(client.model, "hello world", add_special_tokens=True)

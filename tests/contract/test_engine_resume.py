@@ -12,6 +12,7 @@ from services.mesh.errors import (
 from services.worker.engines.base import (
     FinishReason,
     OutputSoFar,
+    Started,
 )
 from tests.contract.engine_client import EngineClient
 
@@ -40,6 +41,20 @@ class TestResume:
             assert sent.decode() + rest.text == whole.text
             assert rest.numbers == list(range(cut + 1, cut + 1 + len(rest.events)))
             assert rest.finished.completion_tokens == 40
+
+    async def test_who_knows_what_is_delivered_is_told_the_text_and_gets_none_of_it(
+        self, client: EngineClient
+    ) -> None:
+        fields: dict[str, Any] = {"max_tokens": 30, "seed": 5, "ignore_eos": True}
+        whole = await client.run("Grüße", temperature=0.9, **fields)
+        for cut in (0, 7, 30):
+            so_far = OutputSoFar(tuple(whole.token_ids[:cut]), cut + 1, None)
+            own = {"output_so_far": {0: so_far}}
+            rest = await client.run("Grüße", own=own, temperature=0.9, **fields)
+            first = rest.events[0]
+            assert isinstance(first, Started)
+            assert first.text_so_far == "".join(chunk.text for chunk in whole.chunks[:cut])
+            assert first.text_so_far + rest.text == whole.text
 
     async def test_a_stop_string_that_began_before_the_cut_is_found(
         self, client: EngineClient

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from tests.fakes.gateway_mesh import Client, chat_request, controller, gateway
 from tests.fakes.tiny_format import TinyFormat
 from tests.models import checkpoint
 from tokenmesh.gateway.v1 import completion_pb2
+from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
 from tokenmesh.mesh.v1 import generation_pb2
 
 MODEL = "resumed"
@@ -76,9 +78,16 @@ def _letters() -> tuple[Engine, Any]:
     return LettersEngine(settings), settings
 
 
+def _forced() -> tuple[Engine, Any]:
+    _, settings = _transformers()
+    settings = dataclasses.replace(settings, chat_format="hermes", chat_template_path=TOOL_TEMPLATE)
+    return create("transformers", settings), settings
+
+
 ENGINES = {
     "scripted": _scripted,
     "transformers": _transformers,
+    "forced": _forced,
     "writing": _writing,
     "letters": _letters,
 }
@@ -315,9 +324,27 @@ async def test_a_cut_changes_nothing_that_a_model_says() -> None:
     assert choice.calls
 
 
-async def cut_everywhere(mesh: Mesh, request: Any) -> Choice:
-    """Cuts a stream at every event: inside names, arguments, markers, reasoning, and just before
-    its end. Returns its choice.
+async def test_a_cut_changes_nothing_of_a_call_that_is_forced() -> None:
+    """The state of the grammar is rebuilt, too: the call fits its schema, and stays the same."""
+    request = chat_request("Grüße 🙂", model=MODEL, seed=7, max_tokens=150)
+    request.prompt.tools.add(
+        name="f",
+        parameters='{"type": "object", "properties": {"é": {"enum": ["🙂", "🌊"]}}, '
+        '"required": ["é"], "additionalProperties": false}',
+    )
+    request.prompt.tool_choice.mode = mesh_chat_pb2.TOOL_CHOICE_MODE_REQUIRED
+    request.prompt.parallel_tool_calls = False
+    request.sampling.temperature = 1.5
+    async with running_mesh("forced") as mesh:
+        choice = await cut_everywhere(mesh, request, every=6)
+    ((_, name, arguments),) = choice.calls.values()
+    assert name == "f"
+    assert json.loads(arguments)["é"] in {"🙂", "🌊"}
+
+
+async def cut_everywhere(mesh: Mesh, request: Any, *, every: int = 1) -> Choice:
+    """Cuts a stream at each event, or at some: inside names, arguments, markers, reasoning, and
+    just before its end. Returns its choice.
     """
 
     async def ask() -> Answer:
@@ -333,9 +360,9 @@ async def cut_everywhere(mesh: Mesh, request: Any) -> Choice:
             return await ask()
 
     undisturbed = await ask()
-    cut = 0
+    cut = 1 - every
     while not mesh.scissors.events_until_cuts:
-        cut += 1
+        cut += every
         mesh.scissors.events_until_cuts = [cut]
         assert await ask() == undisturbed, f"cut after {cut} events"
     assert cut > len(undisturbed.choices[0].token_ids) // 2

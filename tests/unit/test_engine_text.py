@@ -164,6 +164,23 @@ class TestDetokenizer:
         assert feed_each(texts.detokenizer((), skip_special_tokens=True), ids)[0] == "a"
         assert feed_each(texts.detokenizer((), skip_special_tokens=False), ids)[0] == "a<|end|>"
 
+    @pytest.mark.parametrize("kind", ["byte_level", "window"])
+    def test_markers_show_though_other_special_tokens_do_not(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = tokenizer("byte_level")
+        texts = TokenTexts(made)
+        if kind == "window":
+            monkeypatch.setattr(texts, "tokens_are_bytes", False)
+        marker, hidden = "<|user|>", "<|system|>"
+        ids = made.convert_tokens_to_ids([hidden, marker, hidden, marker, made.eos_token])
+        ids[2:2] = ids_of("byte_level", "é🙂")
+        shown = frozenset({marker, "é", "no token"})
+        text = texts.detokenizer((), skip_special_tokens=True, visible_markers=shown)
+        assert "".join(feed_each(text, ids)) == "<|user|>é🙂<|user|>"
+        all_shown = texts.detokenizer((), skip_special_tokens=False, visible_markers=shown)
+        assert "".join(feed_each(all_shown, ids)) == made.decode(ids)
+
     @pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
     def test_the_bytes_of_tokens_are_those_of_the_text(self, kind: str) -> None:
         texts = TokenTexts(tokenizer(kind))
