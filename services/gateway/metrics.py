@@ -28,6 +28,8 @@ class ModelMetrics:
         self.prompt_tokens = metrics.tokens.labels(model, "prompt")
         self.completion_tokens = metrics.tokens.labels(model, "completion")
         self.cached_tokens = metrics.tokens.labels(model, "cached")
+        self.reasoning_tokens = metrics.tokens.labels(model, "reasoning")
+        self.tool_calls = metrics.tool_calls.labels(model)
         self._metrics = metrics
 
     def count_end(self, duration_s: float, code: str, finish_reason: str) -> None:
@@ -123,8 +125,15 @@ class GatewayMetrics:
         )
         self.tokens = Counter(
             "tokenmesh_gateway_tokens",
-            "Tokens of requests that have ended.",
+            "Tokens of requests that have ended: of prompts and, of those, cached ones; of "
+            "completions and, of those, spent on reasoning.",
             ("model", "kind"),
+            registry=registry,
+        )
+        self.tool_calls = Counter(
+            "tokenmesh_gateway_tool_calls",
+            "Tool calls that models made in requests that have ended.",
+            ("model",),
             registry=registry,
         )
         self.routing_choices = Counter(

@@ -157,12 +157,11 @@ class Generation:
         self._course.end(error if isinstance(error, MeshError) else left)
         self._admission.release(self._caller)
         self._waiting_room.leave(self._model_name)
-        completion_tokens = self._delivery.completion_tokens()
         self._spending.pay_prompt(self._record.prompt_tokens)
-        self._spending.settle(completion_tokens)
+        self._spending.settle(self._delivery.completion_tokens())
         self._record.end(
             error,
-            completion_tokens=completion_tokens,
+            progress=self._delivery.progress,
             was_left=self._delivery.unfinished > 0,
         )
 

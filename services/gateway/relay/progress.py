@@ -16,6 +16,8 @@ class ChoiceProgress:
     delivered_bytes: int = 0
     """Of what the model wrote: where a worker parses that, more than the client sees of it."""
     reasoning_tokens: int = 0
+    tool_calls: int = 0
+    """Those that have begun."""
     is_started: bool = False
     is_finished: bool = False
     tokens_elsewhere: int = 0
@@ -31,7 +33,9 @@ class ChoiceProgress:
         chunk = event.chunk
         self.token_ids.extend(chunk.token_ids)
         self.delivered_bytes += output_bytes(chunk)
-        self.reasoning_tokens += chunk.reasoning_tokens
+        if chunk.HasField("output_bytes"):
+            self.reasoning_tokens += chunk.reasoning_tokens
+            self.tool_calls += sum(call.HasField("id") for call in chunk.tool_calls)
         self.next_number = event.number + 1
 
     def move(self) -> None:

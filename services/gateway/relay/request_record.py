@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from services.gateway.metrics import UNKNOWN_MODEL, GatewayMetrics
+from services.gateway.relay.progress import ChoiceProgress
 from services.mesh.errors import MeshError
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
@@ -103,11 +104,15 @@ class RequestRecord:
         self._finish_reason = reason.removeprefix(_FINISH_REASON_PREFIX).lower()
 
     def end(
-        self, error: BaseException | None, *, completion_tokens: int = 0, was_left: bool = False
+        self,
+        error: BaseException | None,
+        *,
+        progress: Sequence[ChoiceProgress] = (),
+        was_left: bool = False,
     ) -> None:
         """The request is over: with an error, left by its client, or well.
 
-        `completion_tokens` are those that the client got, over all choices.
+        `progress` is what the client got, by choice.
         """
         model = self._model
         if self._has_begun:
@@ -121,7 +126,10 @@ class RequestRecord:
             code, reason = "INTERNAL", ""
         model.prompt_tokens.inc(self.prompt_tokens)
         model.cached_tokens.inc(self._cached_tokens)
+        completion_tokens = sum(len(each.token_ids) for each in progress)
         model.completion_tokens.inc(completion_tokens)
+        model.reasoning_tokens.inc(sum(each.reasoning_tokens for each in progress))
+        model.tool_calls.inc(sum(each.tool_calls for each in progress))
         tokens_after_first = completion_tokens - 1
         if tokens_after_first > 0 and self._last_token_s > self._first_token_s:
             model.time_per_output_token.observe(
