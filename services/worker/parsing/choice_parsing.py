@@ -89,12 +89,9 @@ class ChoiceParsing:
     def finished(self, finished: Finished) -> tuple[ParsedChunk | None, Finished]:
         """The end that the engine tells; before it a chunk, where something was held back."""
         self.is_over = True
-        rest = None
-        if not self._was_flushed:
-            is_cut = finished.reason is not FinishReason.STOP or finished.stop_string is not None
-            told = self._calls.tell(self._parser.finish(is_cut=is_cut))
-            if told:
-                rest = self._parsed(told, Chunk("", ()), 0)
+        is_cut = finished.reason is not FinishReason.STOP or finished.stop_string is not None
+        told = self._calls.tell(self._parser.finish(is_cut=is_cut))
+        rest = self._parsed(told, Chunk("", ()), 0) if told and not self._was_flushed else None
         finished = replace(finished, reasoning_tokens=self._reasoning_tokens)
         if finished.reason is FinishReason.STOP and self._calls.has_whole and not self._is_named:
             finished = replace(

@@ -67,7 +67,7 @@ class Calls:
         texts: list[str] = []
         reasoning: list[str] = []
         pieces: list[ToolCallPiece] = []
-        for delta in deltas:
+        for delta in deltas if not self.is_over_limit else ():
             if isinstance(delta, Content):
                 texts.append(delta.text)
             elif isinstance(delta, Reasoning):
