@@ -38,6 +38,10 @@ test: $(INSTALLED_DEV) test-tools ## Run every test that a machine without an ac
 test-tools: ## Install what tests need beside Python packages
 	@for script in $(sort $(wildcard scripts/install_*.sh)); do $$script || exit 1; done
 
+test-frameworks: $(INSTALLED_DEV) ## Install LangChain, LiteLLM and the like in .frameworks, and run them against a mesh
+	@scripts/setup_frameworks.sh
+	$(BIN)/pytest tests/e2e/test_frameworks.py $(ARGS)
+
 check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and stubs
 	$(BIN)/ruff format --check $(PRESENT_SOURCES)
 	$(BIN)/ruff check $(PRESENT_SOURCES)
@@ -84,7 +88,7 @@ lock: $(INSTALLED_DEV) ## Write the versions in .venv to constraints.txt
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove all that the other targets made
-	rm -rf .venv .peers .run build dist *.egg-info .hypothesis .*_cache
+	rm -rf .venv .peers .frameworks .run build dist *.egg-info .hypothesis .*_cache
 	find . \( -name __pycache__ -o -name node_modules \) -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): $(LOCKED)
@@ -95,4 +99,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools check format proto proto-check proto-baseline lock bench bench-engine bench-gpu bench-peers chaos profile-engine clean
+.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline lock bench bench-engine bench-gpu bench-peers chaos profile-engine clean

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from services.gateway.openai.answer_options import AnswerOptions
 from services.gateway.openai.chat.request import read_chat_options, read_chat_request
 from services.gateway.openai.completions.request import MAX_PROMPTS, read_completion_requests
+from services.gateway.openai.constraints import constraint_field
 from services.mesh.errors import InvalidRequestError
 from tests.openai_json import request_of
 from tokenmesh.gateway.v1 import chat_pb2 as gateway_chat_pb2
@@ -548,3 +549,23 @@ def test_an_option_without_an_effect_is_named(fields: dict[str, Any], field: str
     with pytest.raises(InvalidRequestError) as caught:
         options(**fields)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "response_format"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"guided_regex": "a"}, "guided_regex"),
+        ({"guided_choice": ["a"]}, "guided_choice"),
+        ({"structured_outputs": {"grammar": "x"}}, "structured_outputs.grammar"),
+        ({"tools": function_tools("f")}, "tools"),
+        ({"tools": function_tools("f"), "guided_json": {}}, "guided_json"),
+    ],
+)
+def test_what_holds_an_output_to_a_form_is_called_as_the_client_did(
+    fields: dict[str, Any], name: str
+) -> None:
+    assert constraint_field(request_of(CreateChatCompletionRequest, fields)) == name
+    if "tools" not in fields:
+        assert constraint_field(request_of(CreateCompletionRequest, fields)) == name

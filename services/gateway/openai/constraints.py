@@ -56,7 +56,9 @@ def constraint_field(request: Request) -> str:
         for name in STRUCTURED_OUTPUTS:
             if asked.get(name) is not None:
                 return f"structured_outputs.{name}"
-    return RESPONSE_FORMAT
+    # Calls that are forced hold an output to a form, too. Completions have no tools.
+    has_tools = bool(getattr(request, "tools", ())) and not request.HasField("response_format")
+    return "tools" if has_tools else RESPONSE_FORMAT
 
 
 def _asked(request: Request) -> Iterator[tuple[str, Constraint | None]]:
