@@ -24,7 +24,7 @@ def in_order(kind: type[M]) -> type[M]:
     """The class that reads the same bytes as `kind`, and whose Structs keep the order of members.
 
     It has the fields and the types of `kind`, except that `Struct.fields` is a list of entries with
-    `key` and `value`: see `members`.
+    `key` and `value`: see `members`. It is no subclass: do not ask for its type.
     """
     _learn(kind.DESCRIPTOR.file)
     descriptor = _pool.FindMessageTypeByName(kind.DESCRIPTOR.full_name)
