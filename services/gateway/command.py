@@ -147,7 +147,8 @@ def gateway(
     max_requests_per_caller: Annotated[
         int,
         options.LimitOption(
-            help="Requests of one caller, which is an address, carried at once. 0 for no limit."
+            help="Requests of one caller, which is a key or an address, carried at once. 0 for no "
+            "limit."
         ),
     ] = 0,
     max_conversations: Annotated[

@@ -77,8 +77,8 @@ class GatewaySettings:
     # Seconds that the queue may take to drain, at the rate measured: it is kept shorter where
     # workers are slow. Below the time after which clients give up.
     max_wait_s: float = 30.0
-    # Requests of one caller carried at once; 0 for no limit but that of all. A caller is an
-    # address, and many people may share one.
+    # Requests of one caller carried at once; 0 for no limit but that of all. A caller is a key, or
+    # without keys an address, which many people may share.
     max_requests_per_caller: int = 0
     # Conversations held at once by ChatService.Converse, also while nobody speaks. Each may grow to
     # 16 MiB.

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from services.cli.up.notice import MeshNotice
+from services.gateway.keys.hashing import digest_of, hash_text, new_key
 from services.mesh.channels import open_channel
 from services.mesh.process import ReadyNotice, read_ready
 from tests import monitoring
@@ -24,12 +25,14 @@ from tests.models import checkpoint
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
 
 SCRAPE_INTERVAL_S = 1
+WHOLE_KEY = new_key()
+NARROW_KEY = new_key()
 # In place of what Grafana fills in: rates need a few scrapes.
 VARIABLES = {"$__rate_interval": "1m", "$model": ".*", "$worker": ".*"}
 LEASES_EXPIRED = 'tokenmesh_controller_lease_events_total{event="expired"}'
 DATA_LIMIT_S = 60.0
 POLL_INTERVAL_S = 0.5
-PROCESS_LIMIT_S = 30.0
+PROCESS_LIMIT_S = 90.0
 FLOOD_CLIENTS = 600
 """More than run and may wait in a gateway."""
 
@@ -52,8 +55,15 @@ REAL_OPTIONS = (
 
 @pytest.fixture
 def watched_mesh(tmp_path: Path) -> Iterator[MeshNotice]:
-    """A mesh of two workers."""
-    with starting(tmp_path, *SCRIPTED, "--workers", "2", "--", *WORKER_OPTIONS) as up:
+    """A mesh of two workers, which asks for keys."""
+    file = tmp_path / "keys.yaml"
+    file.write_text(
+        f"keys:\n- name: whole\n  hash: {hash_text(digest_of(WHOLE_KEY))}\n"
+        "  expires: 2099-01-01\n"
+        f"- name: narrow\n  hash: {hash_text(digest_of(NARROW_KEY))}\n  tokens_per_minute: 60\n"
+    )
+    options = (*SCRIPTED, "--workers", "2", "--api-keys-file", str(file))
+    with starting(tmp_path, *options, "--", *WORKER_OPTIONS) as up:
         yield up.until_ready()
 
 
@@ -140,6 +150,10 @@ async def worker_beside(
         await process.wait()
 
 
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
 async def keep_asking(client: httpx.AsyncClient, model: str) -> None:
     """Chats and completions, streamed and not, and what clients get wrong, until cancelled."""
     chat = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 20}
@@ -150,6 +164,14 @@ async def keep_asking(client: httpx.AsyncClient, model: str) -> None:
         await client.post("/chat/completions", json=chat | {"model": "no-such-model"})
         await client.post("/chat/completions", json=chat | {"temperature": 9})
         await client.post("/completions", json={"model": REAL, "prompt": LONG, "max_tokens": 9})
+
+
+async def keep_asking_too_much(client: httpx.AsyncClient, model: str) -> None:
+    """With a key that is held back and refused, until cancelled."""
+    fields = {"model": model, "prompt": "Once", "max_tokens": 20}
+    while True:
+        await client.post("/completions", json=fields, headers=bearer(NARROW_KEY))
+        await asyncio.sleep(0.1)
 
 
 async def keep_completing(client: httpx.AsyncClient, model: str, seen: set[int]) -> None:
@@ -270,6 +292,7 @@ async def test_every_query_of_every_panel_and_rule_returns_data(watched_mesh: Me
         worker_beside(watched_mesh, "doomed", *DOOMED_OPTIONS) as (doomed, ready),
         httpx.AsyncClient(
             base_url=watched_mesh.base_url,
+            headers=bearer(WHOLE_KEY),
             trust_env=False,
             timeout=60,
             limits=httpx.Limits(max_connections=None),
@@ -280,6 +303,7 @@ async def test_every_query_of_every_panel_and_rule_returns_data(watched_mesh: Me
 
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(keep_asking(client, model))
+            asking_too_much = tasks.create_task(keep_asking_too_much(client, model))
             # Only what happens after a first look is an increase.
             await until_selected(server, f"count_over_time({LEASES_EXPIRED}[1m]) > 1")
             await drain_workers(watched_mesh, client, model)
@@ -297,6 +321,7 @@ async def test_every_query_of_every_panel_and_rule_returns_data(watched_mesh: Me
                 pytest.fail(json.dumps(wrong, indent=2))
             finally:
                 asking.cancel()
+                asking_too_much.cancel()
 
         for group in (await server.get("rules"))["groups"]:
             for rule in group["rules"]:

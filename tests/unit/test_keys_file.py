@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_every_field_is_read() -> None:
         metadata={"team": "search"},
     )
     assert bob == Key("bob", digest_of("b"), is_disabled=True, expires_at_s=new_year_s)
+
+
+def test_the_file_in_the_documents_is_one() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "keys.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (alice,) = read_keys(shown.replace("sha256:…", HASH))
+    assert (alice.name, alice.weight, alice.limits) == ("alice", 2.0, KeyLimits(60, 20_000, 4))
 
 
 def test_json_is_yaml() -> None:

@@ -208,6 +208,19 @@ def test_the_help_of_the_module_names_the_variables(service: str) -> None:
         assert f"[env var: {variable_of(service, end)}]" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["up", "gateway"])
+def test_no_help_shows_a_key(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "services.cli.main", command, "--help"],
+        env={**os.environ, "COLUMNS": "300", "TOKENMESH_API_KEYS": "hunter2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--api-keys" in done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 def test_variables_of_a_service_set_nothing_of_another_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

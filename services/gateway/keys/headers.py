@@ -31,8 +31,12 @@ class LimitHeaders:
 
     async def send_if_unsent(self) -> None:
         """Sends the limits, unless they went with other headers. Before the first message."""
-        if not self._are_sent and self._account.headers():
-            await self.send_initial_metadata(())
+        if self._are_sent:
+            return
+        self._are_sent = True
+        headers = self._account.headers()
+        if headers:
+            await self._context.send_initial_metadata(headers)
 
     async def abort(
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
