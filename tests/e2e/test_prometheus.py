@@ -294,7 +294,7 @@ async def test_every_query_of_every_panel_and_rule_returns_data(watched_mesh: Me
             base_url=watched_mesh.base_url,
             headers=bearer(WHOLE_KEY),
             trust_env=False,
-            timeout=60,
+            timeout=120,
             limits=httpx.Limits(max_connections=None),
         ) as client,
         prometheus(Path(watched_mesh.run_folder)) as server,
