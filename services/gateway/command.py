@@ -209,9 +209,9 @@ def gateway(
     """Run a gateway: the data plane that every request passes through.
 
     It watches the controllers (--controller HOST:PORT, once for each), picks a worker for each
-    request, streams the answer and goes on to another worker when one fails. It keeps no state:
-    run as many as you need, behind Envoy. With every controller down it serves from what it last
-    knew.
+    request, streams the answer and goes on to another worker when one fails. It keeps no state but
+    the responses that clients ask it to keep: run as many as you need, behind Envoy. With every
+    controller down it serves from what it last knew.
 
     Example: tokenmesh gateway --controller 127.0.0.1:21001 --routing-policy power_of_two
     """

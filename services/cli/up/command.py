@@ -156,7 +156,8 @@ def up(
             "--run-dir",
             "--log-dir",
             metavar="FOLDER",
-            help=f"Where logs and addresses are written. Default: {notice.RUNS_FOLDER}/PORT.",
+            help="Where logs, addresses and stored responses are written. Default: "
+            f"{notice.RUNS_FOLDER}/PORT.",
             show_default=False,
         ),
     ] = None,

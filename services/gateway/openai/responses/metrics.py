@@ -9,6 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from services.mesh.errors import MeshError
 from services.mesh.metrics import DURATION_BUCKETS_S
 
+OPERATIONS = (
+    *("put", "get", "chain", "find_items", "delete", "update", "keep_alive", "add_events"),
+    *("events", "sweep", "check"),
+)
+"""Calls of a store. Each is counted from the start, so that the first failure shows."""
+
 _Error = TypeVar("_Error", bound=MeshError)
 
 
@@ -46,6 +52,8 @@ class ResponseMetrics:
             ("operation",),
             registry=registry,
         )
+        for operation in OPERATIONS:
+            self.failures.labels(operation)
         self.unstored = Counter(
             "tokenmesh_gateway_responses_unstored",
             "Responses that were answered, but could not be stored as their clients had asked.",

@@ -13,6 +13,7 @@ from services.gateway.openai.responses.history import items_of
 from services.gateway.openai.responses.paging import page_json
 from services.gateway.openai.responses.store.base import StoredResponse
 from services.gateway.openai.responses.stored_json import with_end
+from services.gateway.openai.sampling import unsigned
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.openai.v1 import response_pb2
 
@@ -57,15 +58,27 @@ class Reading:
                 "'background' and 'stream' set to true.",
                 field="stream",
             )
-        after = -1 if starting_after is None else starting_after
+        after = -1 if starting_after is None else unsigned("starting_after", starting_after)
         response = self._background.find(response_id)
         if response is not None:
             async for events in response.follow(after):
                 yield events
             return
+        async for events in self._stored_events(stored, owner, after):
+            yield events
+
+    async def _stored_events(
+        self, stored: StoredResponse, owner: str, after: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Of a response that another gateway makes, or that has ended."""
+        response_id, store = stored.response_id, self._archive.store
+        if not stored.is_running and after >= 0:
+            known = await store.events(response_id, after - 1, 1)
+            if not known or is_last(known[0]):
+                return
         waits_left = round(LAST_EVENT_LIMIT_S / FOLLOW_INTERVAL_S)
         while True:
-            while found := await self._archive.store.events(response_id, after, EVENTS_AT_ONCE):
+            while found := await store.events(response_id, after, EVENTS_AT_ONCE):
                 after += len(found)
                 yield b"".join(found)
                 if is_last(found[-1]):
