@@ -74,11 +74,16 @@ format: $(INSTALLED_DEV) ## Format the code and mend what lint can mend
 proto: $(INSTALLED_DEV) ## Write gen/ from proto/
 	$(BIN)/python scripts/proto.py
 
-proto-check: $(INSTALLED_DEV) ## Check protos for lint, for breaking changes and for stale stubs
+openapi: $(INSTALLED_DEV) ## Write docs/openapi.yaml from proto/ and docs/openapi/
+	$(BIN)/python scripts/proto.py --googleapis
+	$(BIN)/python -m scripts.openapi
+
+proto-check: $(INSTALLED_DEV) ## Check protos for lint, breaking changes, stale stubs, a stale description
 	$(BIN)/python scripts/proto.py --googleapis
 	$(BIN)/buf lint
 	$(BIN)/buf breaking proto --against $(PROTO_BASELINE)
 	$(BIN)/python scripts/proto.py --check
+	$(BIN)/python -m scripts.openapi --check
 
 proto-baseline: $(INSTALLED_DEV) ## Make the protos as they are what later ones may not break
 	$(BIN)/python scripts/proto.py --googleapis
@@ -99,4 +104,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline lock bench bench-engine bench-gpu bench-peers chaos profile-engine clean
+.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline openapi lock bench bench-engine bench-gpu bench-peers chaos profile-engine clean

@@ -36,15 +36,19 @@ def copy_googleapis() -> None:
             shutil.copyfile(file, target / file.name)
 
 
+def well_known_protos() -> Path:
+    """The folder of google.protobuf's own protos."""
+    spec = importlib.util.find_spec("grpc_tools")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("grpcio-tools is missing: run 'make setup'")
+    return Path(next(iter(spec.submodule_search_locations))) / "_proto"
+
+
 def generate(target: Path) -> None:
     """Writes all generated files below `target`."""
     files = sorted(str(file.relative_to(PROTO)) for file in PROTO.rglob("*.proto"))
     (target / "envoy").mkdir(parents=True, exist_ok=True)
     bin_folder = Path(sys.executable).parent
-    spec = importlib.util.find_spec("grpc_tools")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("grpcio-tools is missing: run 'make setup'")
-    well_known = Path(next(iter(spec.submodule_search_locations))) / "_proto"
     subprocess.run(
         [
             sys.executable,
@@ -52,7 +56,7 @@ def generate(target: Path) -> None:
             "grpc_tools.protoc",
             f"--proto_path={PROTO}",
             f"--proto_path={GOOGLEAPIS}",
-            f"--proto_path={well_known}",
+            f"--proto_path={well_known_protos()}",
             f"--plugin=protoc-gen-mypy={bin_folder / 'protoc-gen-mypy'}",
             f"--plugin=protoc-gen-mypy_grpc={bin_folder / 'protoc-gen-mypy_grpc'}",
             f"--python_out={target}",

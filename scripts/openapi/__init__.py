@@ -1,0 +1,1 @@
+"""docs/openapi.yaml: the REST API as the protos and docs/openapi/ say it."""

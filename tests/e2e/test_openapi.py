@@ -1,0 +1,187 @@
+"""docs/openapi.yaml against what a mesh does, through real Envoy."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from jsonschema.protocols import Validator
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from services.cli.up.notice import MeshNotice
+from tests.e2e.conftest import SCRIPTED_MODEL
+from tests.openapi import Json, close_answers, operations, read_description, validator
+
+LIMIT_S = 60.0
+EXAMPLES = 25
+FIELDS_AT_ONCE = 3
+EXAMPLES_OF_FEW_FIELDS = 2
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+BOUNDED = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+FEW = {"max_tokens": 8, "max_completion_tokens": 8, "max_output_tokens": 16, "n": 3, "best_of": 3}
+ANY_TOKEN_ID = 2**32 - 1
+EVENTS_TYPE = "text/event-stream"
+CALLS = [(path, verb) for path, verb, _ in operations(read_description())]
+CALLS_WITH_INPUT = [
+    (path, verb)
+    for path, verb, operation in operations(read_description())
+    if "requestBody" in operation
+    or any(parameter["in"] == "query" for parameter in operation.get("parameters", ()))
+]
+
+
+def narrowed() -> Json:
+    """The description, with answers as strict as may be, and requests that are answered quickly."""
+    description = read_description()
+    close_answers(description)
+    for _, _, operation in operations(description):
+        for parameter in operation.get("parameters", ()):
+            if parameter["name"] == "model":
+                parameter["schema"] = {"enum": [SCRIPTED_MODEL, "nobody"]}
+        if "requestBody" in operation:
+            reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            schema = description["components"]["schemas"][reference.rpartition("/")[2]]
+            narrow(schema["properties"])
+    narrow_token_ids(description["components"]["schemas"])
+    return description
+
+
+def narrow(properties: Json) -> None:
+    """Asks for a model that is there, and for little of it."""
+    if "model" in properties:
+        properties["model"] = {"enum": [SCRIPTED_MODEL]}
+    for name, maximum in FEW.items():
+        if name in properties:
+            properties[name]["maximum"] = maximum
+
+
+def narrow_token_ids(node: Any) -> None:
+    """To those that every vocabulary has."""
+    if isinstance(node, dict):
+        if node.get("maximum") == ANY_TOKEN_ID:
+            node["maximum"] = 100
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            narrow_token_ids(each)
+
+
+def with_few_fields(path: str, verb: str) -> Iterator[Json]:
+    """The description, several times, each time with a few of the fields that a call may leave out:
+    many exclude each other, so that with all of them at once nothing would ever be answered.
+    """
+    description = narrowed()
+    body = description["paths"][path][verb].get("requestBody")
+    if body is None:
+        yield description
+        return
+    name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    schema = description["components"]["schemas"][name]
+    properties = schema["properties"]
+    always = {*schema.get("required", ()), "stream"}
+    optional = sorted(properties.keys() - always)
+    for start in range(0, len(optional), FIELDS_AT_ONCE):
+        kept = always.union(optional[start : start + FIELDS_AT_ONCE])
+        schema["properties"] = {field: properties[field] for field in properties if field in kept}
+        schema["additionalProperties"] = False
+        yield description
+
+
+def check_events(response: schemathesis.Response, event: Validator, error: Validator) -> None:
+    """Each event of a stream is as described; an error is the last one."""
+    *events, end = response.text.split("\n\n")
+    assert end == ""
+    payloads = [each.removeprefix("data: ") for each in events]
+    if payloads[-1] == "[DONE]":
+        payloads.pop()
+    else:
+        error.validate(json.loads(payloads.pop()))
+    for payload in payloads:
+        event.validate(json.loads(payload))
+
+
+def ask_and_check(
+    mesh: MeshNotice, description: Json, path: str, verb: str, mode: GenerationMode, examples: int
+) -> Counter[int]:
+    """How many answers had which status."""
+    operation = schemathesis.openapi.from_dict(description)[path][verb.upper()]
+    content = description["paths"][path][verb]["responses"]["200"]["content"]
+    error = validator(description, {"$ref": "#/components/schemas/ErrorResponse"})
+    event = validator(
+        description, content.get(EVENTS_TYPE, {}).get("schema", {}).get("x-event", {})
+    )
+    statuses: Counter[int] = Counter()
+    with requests.Session() as session:
+
+        @settings(BOUNDED, max_examples=examples)
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: Case[Any]) -> None:
+            response = case.call(
+                base_url=f"http://{mesh.grpc_address}", session=session, timeout=LIMIT_S
+            )
+            case.validate_response(response, checks=CHECKS)
+            if response.headers["content-type"][0].startswith(EVENTS_TYPE):
+                check_events(response, event, error)
+            statuses[response.status_code] += 1
+
+        ask()
+    return statuses
+
+
+@pytest.mark.parametrize(("path", "verb"), CALLS)
+def test_what_is_described_is_answered(mesh: MeshNotice, path: str, verb: str) -> None:
+    statuses: Counter[int] = Counter()
+    for description in with_few_fields(path, verb):
+        statuses += ask_and_check(
+            mesh, description, path, verb, GenerationMode.POSITIVE, EXAMPLES_OF_FEW_FIELDS
+        )
+    assert statuses[200]
+
+
+@pytest.mark.parametrize(("path", "verb"), CALLS_WITH_INPUT)
+def test_what_is_not_described_is_refused_as_described(
+    mesh: MeshNotice, path: str, verb: str
+) -> None:
+    statuses = ask_and_check(mesh, narrowed(), path, verb, GenerationMode.NEGATIVE, EXAMPLES)
+    assert any(status >= 400 for status in statuses)
+
+
+def test_the_examples_work(demo_mesh: MeshNotice) -> None:
+    description = read_description()
+    close_answers(description)
+    for path, verb, operation in operations(description):
+        content: dict[str, Any] = operation["responses"]["200"]["content"]
+        for body in operation.get("requestBody", {}).get("content", {}).values():
+            for name, example in body["examples"].items():
+                url = f"http://{demo_mesh.grpc_address}{path}"
+                answer = httpx.request(verb, url, json=example["value"], timeout=LIMIT_S)
+                assert answer.status_code == 200, (path, name, answer.text)
+                kind = answer.headers["content-type"].partition(";")[0]
+                if kind == "application/json":
+                    validator(description, content[kind]["schema"]).validate(answer.json())
