@@ -5,7 +5,8 @@ Each file may hold:
     document:    what stands at the top of the description
     errors:      HTTP status → what it means; `of: body` only for calls with a body
     operations:  Service.Method → tag, response, events, request examples
-    messages:    message → required fields, and for a field what its schema says beyond its type
+    messages:    message → required fields, refused ones, what a field's schema says beyond its
+                 type, what the message's own schema says beyond its fields
     schemas:     schemas that no message of the protos has
 """
 

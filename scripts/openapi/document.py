@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.openapi.additions import Additions, Json
 from scripts.openapi.contract import Contract, Route
-from scripts.openapi.schemas import Schemas
+from scripts.openapi.schemas import REFERENCE, Schemas
 from scripts.proto import ROOT
 
 JSON_TYPE, EVENTS_TYPE = "application/json", "text/event-stream"
@@ -89,15 +89,7 @@ def _responses(route: Route, addition: Json, additions: Additions, schemas: Sche
     if "events" in addition:
         event = schemas.of_addition(addition["events"])
         description = "The answer: one JSON body, or with `stream` server-sent events."
-        content[EVENTS_TYPE] = {
-            "schema": {
-                "type": "string",
-                "description": "Events, each a line `data: ` with a JSON value of the schema "
-                "`x-event`, or with an error that ends the stream."
-                + (" The last one is `data: [DONE]`." if addition.get("done", True) else ""),
-                "x-event": event,
-            }
-        }
+        content[EVENTS_TYPE] = {"schema": _event(event, ends_with_done=addition.get("done", True))}
     responses: Json = {
         "200": {"description": description, "headers": REQUEST_ID, "content": content}
     }
@@ -105,6 +97,26 @@ def _responses(route: Route, addition: Json, additions: Additions, schemas: Sche
         if route.has_body or error.get("of") != "body":
             responses[str(status)] = {"$ref": f"#/components/responses/{_response_name(status)}"}
     return responses
+
+
+def _event(payload: Json, *, ends_with_done: bool) -> Json:
+    """The schema of one server-sent event: OpenAPI 3.1 has it describe each of the stream."""
+    json_data: Json = {
+        "contentMediaType": JSON_TYPE,
+        "contentSchema": {"anyOf": [payload, {"$ref": REFERENCE + ERROR_SCHEMA}]},
+    }
+    data: Json = {"type": "string", "description": "An error is the last event.", **json_data}
+    if ends_with_done:
+        data = {
+            "type": "string",
+            "description": "An error, or else `[DONE]`, is the last event.",
+            "anyOf": [json_data, {"const": "[DONE]"}],
+        }
+    return {
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": data, "event": {"type": "string"}},
+    }
 
 
 def _parameter_schema(schema: Json) -> Json:
@@ -128,7 +140,7 @@ def _error_response(status: int, error: Json) -> Json:
     headers: Json = dict(REQUEST_ID)
     if status in RETRY_AFTER:
         headers["retry-after"] = {"$ref": "#/components/headers/RetryAfter"}
-    schema = {"$ref": f"#/components/schemas/{ERROR_SCHEMA}"}
+    schema = {"$ref": REFERENCE + ERROR_SCHEMA}
     return {
         "description": error["means"],
         "headers": headers,

@@ -23,6 +23,7 @@ FREE_FORM: Mapping[str, Json] = {
     ".google.protobuf.Value": {},
     ".google.protobuf.Struct": {"type": "object"},
 }
+REFUSED = "Refused: no engine of the mesh has such a thing."
 REFERENCE = "#/components/schemas/"
 
 
@@ -54,11 +55,15 @@ class Schemas:
         message = self._contract.messages[name]
         addition = self._additions.messages.get(name, {})
         required, schemas = addition.get("required", []), addition.get("fields", {})
-        unknown = {*required, *schemas} - {field.name for field in message.fields}
+        refused = addition.get("refused", [])
+        unknown = {*required, *schemas, *refused} - {field.name for field in message.fields}
         if unknown:
             raise SystemExit(f"openapi: {name} has no {sorted(unknown)}")
         for field, comment in zip(message.fields, message.comments, strict=True):
             is_required = field.name in required
+            if field.name in refused:
+                yield field.name, {"description": comment or REFUSED, "type": "null"}, False
+                continue
             schema = self._field(name, field, schemas.get(field.name, {}))
             if not is_required:
                 schema = _or_null(schema)
@@ -73,7 +78,11 @@ class Schemas:
             schema["description"] = message.comment
         schema["properties"] = {name: field for name, field, _ in fields}
         required = [name for name, _, is_required in fields if is_required]
-        return {**schema, "required": required} if required else schema
+        if required:
+            schema["required"] = required
+        more = self._additions.messages.get(message.name, {}).get("schema", {})
+        self._include_references(more)
+        return {**schema, **more}
 
     def _field(self, message: str, field: Field, addition: Json) -> Json:
         """The field's schema: that of its type, and what is said beyond it."""
