@@ -72,7 +72,8 @@ def _operation(route: Route, additions: Additions, schemas: Schemas) -> Json:
     ]
     if parameters:
         operation["parameters"] = parameters
-    if route.has_body:
+    fields = {name for name, _, _ in schemas.fields_of(route.request)}
+    if route.has_body and not fields <= set(in_path):
         body: Json = {"schema": schemas.of_message(route.request, without=frozenset(in_path))}
         if "examples" in addition:
             body["examples"] = {

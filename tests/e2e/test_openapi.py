@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -33,9 +33,9 @@ from tests.openapi import (
 )
 
 LIMIT_S = 60.0
-EXAMPLES = 25
-FIELDS_AT_ONCE = 3
-EXAMPLES_OF_FEW_FIELDS = 3
+EXAMPLES = 15
+FIELDS_AT_ONCE = 4
+EXAMPLES_OF_FEW_FIELDS = 2
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -54,7 +54,7 @@ FEW = {"max_tokens": 8, "max_completion_tokens": 8, "max_output_tokens": 16, "n"
 ANY_TOKEN_ID = 2**32 - 1
 STREAMED = 0
 """Counts streams beside the statuses."""
-LAST_EVENT = re.compile(r'\n\ndata: (\[DONE\]|\{"error":.*\})\n\n$|^data: \{"error":.*\}\n\n$')
+LAST_TYPES = {"response.completed", "response.incomplete", "response.failed", "error"}
 EVENTS_TYPE = "text/event-stream"
 CALLS = [(path, verb) for path, verb, _ in operations(read_description())]
 CALLS_WITH_INPUT = [
@@ -65,20 +65,31 @@ CALLS_WITH_INPUT = [
 ]
 
 
-def narrowed() -> Json:
+def narrowed(mesh: MeshNotice) -> Json:
     """The description, with answers as strict as may be, and requests that are answered quickly."""
     description = read_description()
     close_answers(description)
+    trim_requests(description)
     for _, _, operation in operations(description):
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "model":
                 parameter["schema"] = {"enum": [SCRIPTED_MODEL, "nobody"]}
+            if parameter["name"] == "response_id":
+                parameter["schema"] = {"enum": [stored_response(mesh), "resp_nobody"]}
     for schema in description["components"]["schemas"].values():
         # Those with an `object` are answers.
         if "object" not in schema.get("properties", {"object"}):
             narrow(schema["properties"])
     narrow_token_ids(description["components"]["schemas"])
     return description
+
+
+def stored_response(mesh: MeshNotice) -> str:
+    """The id of a response, which is kept with its events."""
+    asked = {"model": SCRIPTED_MODEL, "input": "Hello", "background": True, "stream": True}
+    answer = httpx.post(f"{mesh.base_url}/responses", json=asked, timeout=LIMIT_S)
+    created = json.loads(answer.text.partition("data: ")[2].partition("\n")[0])
+    return str(created["response"]["id"])
 
 
 def narrow(properties: Json) -> None:
@@ -101,12 +112,11 @@ def narrow_token_ids(node: Any) -> None:
             narrow_token_ids(each)
 
 
-def with_few_fields(path: str, verb: str) -> Iterator[Json]:
+def with_few_fields(mesh: MeshNotice, path: str, verb: str) -> Iterator[Json]:
     """The description, several times, each time with a few of the fields that a call may leave out:
     many exclude each other, so that with all of them at once nothing would ever be answered.
     """
-    description = narrowed()
-    trim_requests(description)
+    description = narrowed(mesh)
     body = description["paths"][path][verb].get("requestBody")
     if body is None:
         yield description
@@ -125,10 +135,19 @@ def with_few_fields(path: str, verb: str) -> Iterator[Json]:
         yield description
 
 
+def has_ended(stream: str) -> bool:
+    """Whether the last event is one that nothing may follow."""
+    last = stream.removesuffix("\n\n").rpartition("\n\n")[2].rpartition("data: ")[2]
+    if last == "[DONE]":
+        return True
+    payload = json.loads(last)
+    return "error" in payload or payload.get("type") in LAST_TYPES
+
+
 def can_stream(path: str, verb: str) -> bool:
-    """Whether an answer may be a stream of events."""
-    content = read_description()["paths"][path][verb]["responses"]["200"]["content"]
-    return EVENTS_TYPE in content
+    """Whether a request may ask in its body for a stream of events."""
+    operation = read_description()["paths"][path][verb]
+    return "requestBody" in operation and EVENTS_TYPE in operation["responses"]["200"]["content"]
 
 
 def ask_and_check(
@@ -147,7 +166,7 @@ def ask_and_check(
             response = session.request(**case.as_transport_kwargs(base_url=url), timeout=LIMIT_S)
             case.validate_response(response, checks=CHECKS)
             if response.headers["content-type"].startswith(EVENTS_TYPE):
-                assert LAST_EVENT.search(response.text)
+                assert has_ended(response.text)
                 statuses[STREAMED] += 1
             statuses[response.status_code] += 1
 
@@ -158,11 +177,12 @@ def ask_and_check(
 @pytest.mark.parametrize(("path", "verb"), CALLS)
 def test_what_is_described_is_answered(mesh: MeshNotice, path: str, verb: str) -> None:
     statuses: Counter[int] = Counter()
-    for description in with_few_fields(path, verb):
+    for description in with_few_fields(mesh, path, verb):
         statuses += ask_and_check(
             mesh, description, path, verb, GenerationMode.POSITIVE, EXAMPLES_OF_FEW_FIELDS
         )
-    assert statuses[200]
+    # A response that has ended cannot be cancelled.
+    assert statuses[200] or path.endswith("/cancel")
     assert statuses[STREAMED] or not can_stream(path, verb)
 
 
@@ -170,8 +190,21 @@ def test_what_is_described_is_answered(mesh: MeshNotice, path: str, verb: str) -
 def test_what_is_not_described_is_refused_as_described(
     mesh: MeshNotice, path: str, verb: str
 ) -> None:
-    statuses = ask_and_check(mesh, narrowed(), path, verb, GenerationMode.NEGATIVE, EXAMPLES)
+    statuses = ask_and_check(mesh, narrowed(mesh), path, verb, GenerationMode.NEGATIVE, EXAMPLES)
     assert any(status >= 400 for status in statuses)
+
+
+def test_a_response_is_cancelled_as_described(endless_mesh: MeshNotice) -> None:
+    asked = {"model": SCRIPTED_MODEL, "input": "Hello", "background": True}
+    url = f"{endless_mesh.base_url}/responses"
+    created = httpx.post(url, json=asked, timeout=LIMIT_S).json()
+    answer = httpx.post(f"{url}/{created['id']}/cancel", timeout=LIMIT_S)
+    assert answer.status_code == 200
+    description = read_description()
+    close_answers(description)
+    for body in (created, answer.json()):
+        validator(description, {"$ref": "#/components/schemas/Response"}).validate(body)
+    assert answer.json()["status"] == "cancelled"
 
 
 def test_the_examples_work(demo_mesh: MeshNotice) -> None:
