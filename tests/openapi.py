@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +20,12 @@ REFERENCE = "#/components/schemas/"
 
 
 def read_description() -> Json:
-    """The file as it stands."""
+    """The file as it stands, for the caller to change."""
+    return copy.deepcopy(_parsed())
+
+
+@cache
+def _parsed() -> Json:
     description: Json = yaml.safe_load(FILE.read_text())
     return description
 

@@ -125,13 +125,15 @@ def with_few_fields(mesh: MeshNotice, path: str, verb: str) -> Iterator[Json]:
     schema = description["components"]["schemas"][name]
     properties = schema["properties"]
     alternatives = [name for each in schema.get("oneOf", ()) for name in each["required"]]
-    always = {*schema.get("required", ()), *alternatives, "stream"}
+    required = set(schema.get("required", ()))
+    always = {*required, *alternatives, "stream"}
     optional = sorted(properties.keys() - always)
     for start in range(0, max(1, len(optional)), FIELDS_AT_ONCE):
         kept = always.union(optional[start : start + FIELDS_AT_ONCE])
         schema["properties"] = {field: properties[field] for field in properties if field in kept}
         if "stream" in properties:
-            properties["stream"]["enum"] = [start % 2 == 0]
+            schema["required"] = [*sorted(required), "stream"]
+            properties["stream"] = {"const": start // FIELDS_AT_ONCE % 2 == 0}
         yield description
 
 
