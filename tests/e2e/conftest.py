@@ -10,8 +10,11 @@ import pytest
 
 from services.cli.up.notice import MeshNotice
 from tests.e2e.processes import running_mesh, wait_for
+from tests.encoders import encoder
 
 SCRIPTED_MODEL = "org/scripted"
+EMBEDDING_MODEL = "my-encoder"
+RERANKING_MODEL = "my-reranker"
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +65,17 @@ def writing_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotic
     options = ("--engine", "scripted", "--model-names", SCRIPTED_MODEL)
     written = ("--", "--scripted-repeats", "--chat-format", "qwen3")
     with running_mesh(tmp_path_factory.mktemp("writing-mesh"), *options, *written) as notice:
+        yield notice
+
+
+@pytest.fixture(scope="session")
+def encoder_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
+    """An embedding model and a cross-encoder, with random weights. Shared: do not break it."""
+    models = (
+        *("--model", str(encoder("bert")), "--model-names", EMBEDDING_MODEL),
+        *("--model", str(encoder("bert-cross")), "--model-names", RERANKING_MODEL),
+    )
+    with running_mesh(tmp_path_factory.mktemp("encoder-mesh"), *models) as notice:
         yield notice
 
 

@@ -22,7 +22,7 @@ from schemathesis.checks import (
 )
 
 from services.cli.up.notice import MeshNotice
-from tests.e2e.conftest import SCRIPTED_MODEL
+from tests.e2e.conftest import EMBEDDING_MODEL, RERANKING_MODEL, SCRIPTED_MODEL
 from tests.openapi import (
     Json,
     close_answers,
@@ -65,12 +65,22 @@ CALLS_WITH_INPUT = [
 ]
 
 
-def narrowed(mesh: MeshNotice) -> Json:
+@pytest.fixture
+def served(request: pytest.FixtureRequest, path: str) -> tuple[MeshNotice, str]:
+    """A mesh that serves what a path is for, and the model to ask."""
+    if path.endswith("/embeddings"):
+        return request.getfixturevalue("encoder_mesh"), EMBEDDING_MODEL
+    if path.endswith(("/rerank", "/score")):
+        return request.getfixturevalue("encoder_mesh"), RERANKING_MODEL
+    return request.getfixturevalue("mesh"), SCRIPTED_MODEL
+
+
+def narrowed(mesh: MeshNotice, model: str, path: str) -> Json:
     """The description, with answers as strict as may be, and requests that are answered quickly."""
     description = read_description()
     close_answers(description)
     trim_requests(description)
-    for _, _, operation in operations(description):
+    for operation in description["paths"][path].values():
         for parameter in operation.get("parameters", ()):
             if parameter["name"] == "model":
                 parameter["schema"] = {"enum": [SCRIPTED_MODEL, "nobody"]}
@@ -79,7 +89,7 @@ def narrowed(mesh: MeshNotice) -> Json:
     for schema in description["components"]["schemas"].values():
         # Those with an `object` are answers.
         if "object" not in schema.get("properties", {"object"}):
-            narrow(schema["properties"])
+            narrow(schema["properties"], model)
     narrow_token_ids(description["components"]["schemas"])
     return description
 
@@ -92,10 +102,10 @@ def stored_response(mesh: MeshNotice) -> str:
     return str(created["response"]["id"])
 
 
-def narrow(properties: Json) -> None:
+def narrow(properties: Json, model: str) -> None:
     """Asks for a model that is there, and for little of it."""
     if "model" in properties:
-        properties["model"] = {"enum": [SCRIPTED_MODEL]}
+        properties["model"] = {"enum": [model]}
     for name, maximum in FEW.items():
         if name in properties:
             properties[name]["maximum"] = maximum
@@ -112,11 +122,11 @@ def narrow_token_ids(node: Any) -> None:
             narrow_token_ids(each)
 
 
-def with_few_fields(mesh: MeshNotice, path: str, verb: str) -> Iterator[Json]:
+def with_few_fields(mesh: MeshNotice, model: str, path: str, verb: str) -> Iterator[Json]:
     """The description, several times, each time with a few of the fields that a call may leave out:
     many exclude each other, so that with all of them at once nothing would ever be answered.
     """
-    description = narrowed(mesh)
+    description = narrowed(mesh, model, path)
     body = description["paths"][path][verb].get("requestBody")
     if body is None:
         yield description
@@ -177,9 +187,12 @@ def ask_and_check(
 
 
 @pytest.mark.parametrize(("path", "verb"), CALLS)
-def test_what_is_described_is_answered(mesh: MeshNotice, path: str, verb: str) -> None:
+def test_what_is_described_is_answered(
+    served: tuple[MeshNotice, str], path: str, verb: str
+) -> None:
+    mesh, model = served
     statuses: Counter[int] = Counter()
-    for description in with_few_fields(mesh, path, verb):
+    for description in with_few_fields(mesh, model, path, verb):
         statuses += ask_and_check(
             mesh, description, path, verb, GenerationMode.POSITIVE, EXAMPLES_OF_FEW_FIELDS
         )
@@ -190,9 +203,12 @@ def test_what_is_described_is_answered(mesh: MeshNotice, path: str, verb: str) -
 
 @pytest.mark.parametrize(("path", "verb"), CALLS_WITH_INPUT)
 def test_what_is_not_described_is_refused_as_described(
-    mesh: MeshNotice, path: str, verb: str
+    served: tuple[MeshNotice, str], path: str, verb: str
 ) -> None:
-    statuses = ask_and_check(mesh, narrowed(mesh), path, verb, GenerationMode.NEGATIVE, EXAMPLES)
+    mesh, model = served
+    statuses = ask_and_check(
+        mesh, narrowed(mesh, model, path), path, verb, GenerationMode.NEGATIVE, EXAMPLES
+    )
     assert any(status >= 400 for status in statuses)
 
 
@@ -209,14 +225,16 @@ def test_a_response_is_cancelled_as_described(endless_mesh: MeshNotice) -> None:
     assert answer.json()["status"] == "cancelled"
 
 
-def test_the_examples_work(demo_mesh: MeshNotice) -> None:
+def test_the_examples_work(demo_mesh: MeshNotice, encoder_mesh: MeshNotice) -> None:
     description = read_description()
     close_answers(description)
     for path, verb, operation in operations(description):
         content: dict[str, Any] = operation["responses"]["200"]["content"]
         for body in operation.get("requestBody", {}).get("content", {}).values():
             for name, example in body["examples"].items():
-                url = f"http://{demo_mesh.grpc_address}{path}"
+                is_for_encoders = operation["tags"] == ["Embeddings"]
+                address = (encoder_mesh if is_for_encoders else demo_mesh).grpc_address
+                url = f"http://{address}{path}"
                 answer = httpx.request(verb, url, json=example["value"], timeout=LIMIT_S)
                 assert answer.status_code == 200, (path, name, answer.text)
                 kind = answer.headers["content-type"].partition(";")[0]
