@@ -79,12 +79,14 @@ def test_json_that_is_nested_too_deep(
     mesh: MeshNotice, nesting: tuple[str, str], depth: int
 ) -> None:
     opening, closing = nesting
-    content = f'{{"model": "m", "response_format": {opening * depth}1{closing * depth}}}'
-    response = httpx.post(f"{mesh.base_url}/chat/completions", content=content)
-    assert response.status_code == 400
-    error = error_of(response)
-    assert (error["type"], error["code"]) == (INVALID, "nested_too_deep")
-    assert "nested too deep" in error["message"]
+    nested = f"{opening * depth}1{closing * depth}"
+    for path, field in (("/v1/chat/completions", "response_format"), ("/tokenize", "documents")):
+        content = f'{{"model": "m", "{field}": {nested}}}'
+        response = httpx.post(f"http://{mesh.grpc_address}{path}", content=content)
+        assert response.status_code == 400
+        error = error_of(response)
+        assert (error["type"], error["code"]) == (INVALID, "nested_too_deep")
+        assert "nested too deep" in error["message"]
 
 
 @pytest.mark.parametrize(
