@@ -5,6 +5,7 @@ Reasoning is written as "<think>…</think>", a call as "<tool_call>name {…}</
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.worker.chat_formats.base import (
@@ -122,6 +123,9 @@ class TinyFormat:
     can_reason: bool = True
     can_call: bool = True
     describes_tools: bool = False
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        return "".join(f"{self.call}{name} {text}{self.called}" for name, text in calls)
 
     def markers(self, tool_use: ToolUse) -> frozenset[str]:
         of_calls = {self.call, self.called} if tool_use.tools else set()

@@ -130,6 +130,19 @@ def test_what_was_thought_before_reaches_templates_that_take_it(name: str) -> No
     assert "Hm." in render(name, HELLO, thought, HELLO)
 
 
+def test_what_was_said_before_a_call_joins_the_thoughts_where_a_template_takes_one_of_both() -> (
+    None
+):
+    called = {**CALLED, "content": "I look.", "reasoning_content": "Hm."}
+    text = render("gpt_oss", HELLO, called, *RESULTS)
+    assert "<|channel|>analysis<|message|>Hm.\n\nI look.<|end|>" in text
+
+
+def test_earlier_calls_are_written_as_the_model_writes_them() -> None:
+    text = render("granite_untold", HELLO, CALLED, *RESULTS, tools=[TOOL])
+    assert '<|tool_call|>[{"name": "look_up", "arguments": {"city": "Oslo"}}, {"name": "w' in text
+
+
 @pytest.mark.parametrize(
     ("name", "effort", "end"),
     [

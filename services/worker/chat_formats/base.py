@@ -121,6 +121,14 @@ class ChatFormat(Protocol):
         """Whether tools are told in a system message of ours, as the template has no place."""
         ...
 
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """Calls as the family writes them, for templates that have no place for earlier ones.
+
+        Args:
+            calls: name and JSON text of the arguments of each.
+        """
+        ...
+
     def markers(self, tool_use: ToolUse) -> frozenset[str]:
         """Special tokens whose texts the parser needs to see; all others stay hidden.
 

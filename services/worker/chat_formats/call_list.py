@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
 from services.worker.chat_formats.family import Family, arguments_form, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import JsonCallParser
+from services.worker.chat_formats.written_calls import json_call
 from services.worker.engines.forms import Form, InOrder, Literal, Marker, OneOf
 
 
@@ -29,6 +31,11 @@ class CallList(Family):
     def call_openings(self) -> tuple[str, ...]:
         """See Family."""
         return (self.opening,)
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """See ChatFormat."""
+        listed = ", ".join(json_call(*call) for call in calls)
+        return f"{self.opening}[{listed}]{self.closing}"
 
     def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
         """See ChatFormat."""

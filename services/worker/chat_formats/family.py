@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
 from services.worker.chat_formats.reasoning import ReasoningTags
+from services.worker.chat_formats.written_calls import tagged_calls
 from services.worker.engines.forms import AnyText, Form, InOrder, Json, OneOf, Repeated
 
 NO_PARAMETERS = '{"type": "object", "properties": {}, "additionalProperties": false}'
@@ -33,6 +35,10 @@ class Family(ABC):
     def describes_tools(self) -> bool:
         """See ChatFormat."""
         return False
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """See ChatFormat. In tags, unless the family says otherwise."""
+        return tagged_calls(calls)
 
     def markers(self, tool_use: ToolUse) -> frozenset[str]:
         """See ChatFormat."""

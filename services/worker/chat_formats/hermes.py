@@ -10,10 +10,10 @@ from services.worker.chat_formats.calling import NoCallError
 from services.worker.chat_formats.family import Family, arguments_form, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import JsonCallParser
+from services.worker.chat_formats.written_calls import CALL_CLOSING, CALL_OPENING
 from services.worker.engines.forms import Form, InOrder, Literal, Marker, OneOf
 
-OPENING = "<tool_call>"
-CLOSING = "</tool_call>"
+OPENING, CLOSING = CALL_OPENING, CALL_CLOSING
 
 
 @dataclass(frozen=True)

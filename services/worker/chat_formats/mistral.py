@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
@@ -12,6 +13,7 @@ from services.worker.chat_formats.family import Family, arguments_form, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import CallSoFar, JsonCallParser
 from services.worker.chat_formats.reasoning import ReasoningTags
+from services.worker.chat_formats.written_calls import json_call
 from services.worker.engines.forms import Form, InOrder, Literal, Marker, OneOf
 
 OPENING = "[TOOL_CALLS]"
@@ -38,6 +40,12 @@ class Mistral(Family):
     def call_openings(self) -> tuple[str, ...]:
         """See Family."""
         return (OPENING,)
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """See ChatFormat."""
+        if self.has_arguments_marker:
+            return "".join(f"{OPENING}{name}{ARGUMENTS}{arguments}" for name, arguments in calls)
+        return f"{OPENING}[{', '.join(json_call(*call) for call in calls)}]"
 
     def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
         """See ChatFormat."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.worker.chat_formats.base import Content, Delta, OutputParser, ToolUse
+from services.worker.chat_formats.written_calls import tagged_calls
 from services.worker.engines.forms import Form
 
 
@@ -17,6 +18,10 @@ class Plain:
     can_reason: bool = False
     can_call: bool = False
     describes_tools: bool = False
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """See ChatFormat."""
+        return tagged_calls(calls)
 
     def markers(self, tool_use: ToolUse) -> frozenset[str]:
         """None."""

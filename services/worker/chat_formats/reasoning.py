@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from services.worker.engines.forms import AnyText, Form, InOrder, Literal, Marker, OneOf
 
+# Some families put nothing between their reasoning and the answer.
+_BREAK = OneOf((Literal(""), Literal("\n\n")))
+
 
 @dataclass(frozen=True)
 class ReasoningTags:
@@ -27,11 +30,11 @@ class ReasoningTags:
         if self.is_closed_by(prompt_end):
             return Literal("")
         rest = InOrder(
-            (AnyText(without=(self.closing,)), Marker(self.closing), Literal("\n\n")),
+            (AnyText(without=(self.closing,)), Marker(self.closing), _BREAK),
         )
         if self.is_opened_by(prompt_end):
             return rest
-        return OneOf((Literal(""), InOrder((Marker(self.opening), Literal("\n"), rest))))
+        return OneOf((Literal(""), InOrder((Marker(self.opening), rest))))
 
 
 THINK = ReasoningTags()

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from services.worker.chat_templates import tools_as_text
 from services.worker.chat_templates.traits import SHORT_ID_LENGTH, TemplateTraits
 
+Written: TypeAlias = Callable[[Sequence[tuple[str, str]]], str]
+
 
 def with_known_calls(
-    messages: Sequence[dict[str, Any]], traits: TemplateTraits, *, as_text: bool
+    messages: Sequence[dict[str, Any]],
+    traits: TemplateTraits,
+    written: Written,
+    *,
+    as_text: bool,
 ) -> list[dict[str, Any]]:
     """The conversation with calls and results in the template's own way, or as text.
 
     Args:
+        written: makes a text of calls, of which it gets the names and the arguments.
         as_text: whether calls are text even where the template has a place for them.
     """
     if not any(each.get("tool_calls") or each["role"] == "tool" for each in messages):
         return list(messages)
     if as_text or not traits.takes_calls:
-        return _results_as_text([_calls_as_text(each) for each in messages], traits)
+        return _results_as_text([_calls_as_text(each, written) for each in messages], traits)
     if not traits.takes_several_calls:
         messages = list(_one_call_each(messages))
     known = [_as_taken(each, traits) for each in messages]
@@ -32,10 +39,20 @@ def with_known_calls(
 def _as_taken(message: dict[str, Any], traits: TemplateTraits) -> dict[str, Any]:
     taken = dict(message)
     if message.get("tool_calls"):
+        if not traits.takes_thoughts_beside_content:
+            taken.update(_as_thoughts(message))
         taken["tool_calls"] = [_call(each, traits) for each in message["tool_calls"]]
     if "tool_call_id" in message:
         taken["tool_call_id"] = _id(message["tool_call_id"], traits)
     return taken
+
+
+def _as_thoughts(message: dict[str, Any]) -> dict[str, Any]:
+    """What was said before a call, as the end of what was thought, where there is place for one."""
+    thoughts, said = message.get("reasoning_content"), message["content"]
+    if not thoughts or not said:
+        return {}
+    return {"reasoning_content": f"{thoughts}\n\n{said}", "content": ""}
 
 
 def _call(call: Mapping[str, Any], traits: TemplateTraits) -> dict[str, Any]:
@@ -80,12 +97,13 @@ def _one_call_each(messages: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any
         yield from (each for each in results if each["tool_call_id"] not in known_ids)
 
 
-def _calls_as_text(message: dict[str, Any]) -> dict[str, Any]:
-    calls = message.get("tool_calls")
-    if not calls:
+def _calls_as_text(message: dict[str, Any], written: Written) -> dict[str, Any]:
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    if not functions:
         return message
     said = {name: value for name, value in message.items() if name != "tool_calls"}
-    return {**said, "content": tools_as_text.with_calls(message["content"], calls)}
+    calls = written([(each["name"], each["arguments"] or "{}") for each in functions])
+    return {**said, "content": "\n".join(filter(None, (message["content"], calls)))}
 
 
 def _result_as_text(message: dict[str, Any]) -> dict[str, Any]:

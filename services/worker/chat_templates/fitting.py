@@ -8,7 +8,7 @@ from typing import Any
 
 from services.mesh.errors import UnsupportedError
 from services.worker.chat_formats.base import ChatFormat
-from services.worker.chat_formats.hermes import OPENING
+from services.worker.chat_formats.written_calls import CALL_OPENING
 from services.worker.chat_templates import tools_as_text
 from services.worker.chat_templates.calls import with_known_calls
 from services.worker.chat_templates.contents import with_text
@@ -40,8 +40,8 @@ def fitted(prompt: ChatPrompt, traits: TemplateTraits, chat_format: ChatFormat) 
         )
     messages = with_known_roles(messages, traits)
     # A model that is told to write calls in one way must not see them in another.
-    as_text = chat_format.describes_tools and OPENING not in traits.call_text
-    messages = with_known_calls(messages, traits, as_text=as_text)
+    as_text = chat_format.describes_tools and CALL_OPENING not in traits.call_text
+    messages = with_known_calls(messages, traits, chat_format.written, as_text=as_text)
     return replace(
         prompt,
         messages=[message_in_form(each, as_string=traits.takes_strings) for each in messages],

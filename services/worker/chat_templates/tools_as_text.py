@@ -1,6 +1,6 @@
-"""Tools, calls and results as plain text, for templates without a place for them.
+"""Tools and results as plain text, for templates without a place for them.
 
-The way of writing is that of `services.worker.chat_formats.hermes`.
+Calls are told to be written as `services.worker.chat_formats.generic` reads them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.worker.chat_formats.hermes import CLOSING, OPENING
+from services.worker.chat_formats.written_calls import CALL_CLOSING, CALL_OPENING
 
 _DESCRIPTION = """\
 # Tools
@@ -30,23 +30,9 @@ function helps, answer without one."""
 def described(tools: Sequence[Mapping[str, Any]]) -> str:
     """Instructions that tell a model of tools, and how to call them."""
     lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    return _DESCRIPTION.format(tools=lines, opening=OPENING, closing=CLOSING)
-
-
-def with_calls(content: str, calls: Sequence[Mapping[str, Any]]) -> str:
-    """What an assistant said, and the calls that it made."""
-    return "\n".join([*([content] if content else []), *(_call(each) for each in calls)])
+    return _DESCRIPTION.format(tools=lines, opening=CALL_OPENING, closing=CALL_CLOSING)
 
 
 def result(content: str) -> str:
     """What a call returned."""
     return f"<tool_response>\n{content}\n</tool_response>"
-
-
-def _call(call: Mapping[str, Any]) -> str:
-    function = call["function"]
-    arguments = function["arguments"]
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    name = json.dumps(function["name"], ensure_ascii=False)
-    return f'{OPENING}\n{{"name": {name}, "arguments": {arguments or "{}"}}}\n{CLOSING}'

@@ -35,6 +35,8 @@ class TemplateTraits:
     takes_several_calls: bool = True
     takes_long_call_ids: bool = True
     """Else ids have nine letters or digits, as Mistral has them."""
+    takes_thoughts_beside_content: bool = True
+    """In messages that call."""
     takes_results: bool = True
     takes_users_in_a_row: bool = True
     variables: frozenset[str] = frozenset()
@@ -89,6 +91,8 @@ def traits_of(source: str, probe: Probe) -> TemplateTraits:
         {"role": "tool", "tool_call_id": call_id, "name": "x", "content": _WORD},
     )
     tool = {"type": "function", "function": {"name": _WORD, "description": "", "parameters": {}}}
+    thoughtful = {**_assistant(_call("x", arguments, call_id)), "reasoning_content": _WORD}
+    takes_thoughts = ask(first, {**thoughtful, "content": "x"}) is not None
     return TemplateTraits(
         takes_strings=takes_strings,
         takes_system=_shows(ask({"role": "system", "content": _WORD}, first), _WORD),
@@ -99,6 +103,7 @@ def traits_of(source: str, probe: Probe) -> TemplateTraits:
         takes_argument_objects=takes_objects,
         takes_several_calls=_shows(several, _WORD) and _shows(several, _OTHER_WORD),
         takes_long_call_ids=call_id == _LONG_ID,
+        takes_thoughts_beside_content=takes_thoughts or ask(first, thoughtful) is None,
         takes_results=bool(_TOOL_ROLE.search(source)) and _shows(result, _WORD),
         takes_users_in_a_row=_shows(ask(first, _user(_WORD)), _WORD),
         variables=_variables(source),
