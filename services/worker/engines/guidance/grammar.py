@@ -28,6 +28,7 @@ from services.worker.engines.forms import (
     Repeated,
     nodes,
 )
+from services.worker.engines.guidance.closing import close_objects
 from services.worker.engines.guidance.refusals import MAX_PROPERTIES, field_of
 
 WHITESPACE = r"\x20|\n[\x20\t]{0,32}"
@@ -184,7 +185,7 @@ def _lark(form: Grammar) -> str:
 
 
 def _with_options(form: Json) -> str:
-    """The schema's text with the library's options put in. Nothing else of it changes."""
+    """The schema's text with the library's options put in, and with its objects closed."""
     options = {"whitespace_pattern": WHITESPACE, "lenient": not form.strict}
     try:
         schema = json.loads(form.schema)
@@ -209,7 +210,8 @@ def _with_options(form: Json) -> str:
             f"an object of the schema has {count} properties: at most {MAX_PROPERTIES} are allowed",
             field=form.field,
         )
-    rest = form.schema[form.schema.index("{") + 1 :]
+    text = json.dumps(schema) if close_objects(schema) else form.schema
+    rest = text[text.index("{") + 1 :]
     comma = "," if schema else ""
     return f'{{"x-guidance": {json.dumps(options)}{comma}{rest}'
 
