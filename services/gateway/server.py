@@ -97,7 +97,8 @@ async def running(
             )
             names, responses = _add_services(server, settings, mesh, gate, metrics_registry)
             try:
-                await server.start(names)
+                # The other services are for Envoy: clients have no route to them.
+                await server.start(names, reflected=SERVICE_NAMES)
                 tasks.begin(health.tell(mesh.watches, server.set_health))
                 tasks.begin(responses.background.run())
                 yield RunningGateway(server.address, metrics_server.address)

@@ -87,16 +87,22 @@ class MeshServer:
         """ "host:port" that the server listens on, once started."""
         return f"{self._host}:{self.port}"
 
-    async def start(self, service_names: Sequence[str]) -> None:
-        """Listens. `service_names` are the full names of the services added to `grpc`.
+    async def start(
+        self, service_names: Sequence[str], *, reflected: Sequence[str] | None = None
+    ) -> None:
+        """Listens. `service_names` are the full names of the services added to `grpc`; reflection
+        lists those that are `reflected`, beside health and itself: by default all, and channelz.
 
         Raises:
             StartError: the address cannot be bound.
         """
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         channelz.add_channelz_servicer(self.grpc)
-        standard = (health.SERVICE_NAME, reflection.SERVICE_NAME, CHANNELZ_SERVICE)
-        reflection.enable_server_reflection((*service_names, *standard), self.grpc)
+        if reflected is None:
+            reflected = (*service_names, CHANNELZ_SERVICE)
+        reflection.enable_server_reflection(
+            (*reflected, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc
+        )
         try:
             self.port = self.grpc.add_insecure_port(f"{self._host}:{self._wanted_port}")
         except RuntimeError as error:
