@@ -75,7 +75,6 @@ proto: $(INSTALLED_DEV) ## Write gen/ from proto/
 	$(BIN)/python scripts/proto.py
 
 openapi: $(INSTALLED_DEV) ## Write docs/openapi.yaml from proto/ and docs/openapi/
-	$(BIN)/python scripts/proto.py --googleapis
 	$(BIN)/python -m scripts.openapi
 
 proto-check: $(INSTALLED_DEV) ## Check protos for lint, breaking changes, stale stubs, a stale description

@@ -22,17 +22,21 @@ GOOGLEAPIS = ROOT / "build" / "googleapis"
 GOOGLE_FOLDERS = ("api", "rpc")
 
 
-def copy_googleapis() -> None:
-    """Lays Google's protos where buf can read them: it takes modules from the workspace only."""
+def google_protos() -> Path:
+    """The folder that google/api and google/rpc are in."""
     spec = importlib.util.find_spec("google.api")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("googleapis-common-protos is missing: run 'make setup'")
-    source = Path(next(iter(spec.submodule_search_locations))).parent
+    return Path(next(iter(spec.submodule_search_locations))).parent.parent
+
+
+def copy_googleapis() -> None:
+    """Lays Google's protos where buf can read them: it takes modules from the workspace only."""
     for folder in GOOGLE_FOLDERS:
         target = GOOGLEAPIS / "google" / folder
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for file in sorted((source / folder).glob("*.proto")):
+        for file in sorted((google_protos() / "google" / folder).glob("*.proto")):
             shutil.copyfile(file, target / file.name)
 
 

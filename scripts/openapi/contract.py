@@ -15,7 +15,7 @@ import yaml
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
-from scripts.proto import GOOGLEAPIS, PROTO, ROOT, well_known_protos
+from scripts.proto import PROTO, ROOT, google_protos, well_known_protos
 
 PACKAGE = "tokenmesh.openai.v1"
 ENVOY = ROOT / "deploy" / "envoy" / "envoy.yaml"
@@ -108,7 +108,7 @@ def _descriptors() -> descriptor_pb2.FileDescriptorSet:
         subprocess.run(
             [
                 *(sys.executable, "-m", "grpc_tools.protoc"),
-                *(f"--proto_path={path}" for path in (PROTO, GOOGLEAPIS, well_known_protos())),
+                *(f"--proto_path={path}" for path in (PROTO, google_protos(), well_known_protos())),
                 "--include_source_info",
                 f"--descriptor_set_out={target}",
                 *(str(file.relative_to(PROTO)) for file in files),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.proto import google_protos
 from tests.e2e.processes import install_node_packages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +51,7 @@ CLIENTS_BY_LANGUAGE = {
             "cpp",
             run=("build/chat",),
             build=("make", "-j2", "CXXFLAGS=-O0"),
-            # Laid there with what gen/ is made from.
-            environment={"GOOGLEAPIS": str(ROOT / "build" / "googleapis")},
+            environment={"GOOGLEAPIS": str(google_protos())},
         ),
     )
 }
