@@ -186,7 +186,7 @@ def gateway(
     responses_max_bytes: Annotated[
         int,
         ResponsesOption(help="Bytes that they may take together, without SQLite's own part."),
-    ] = 1 << 30,
+    ] = 256 << 20,
     responses_ttl: Annotated[
         float,
         ResponsesOption(

@@ -84,7 +84,7 @@ async def test_envoy_transcodes_what_gateways_serve() -> None:
         unused,
         directory,
         unused,
-        Responses(unused, unused),
+        Responses(unused, unused, unused),
         encode_relay=unused,
     )
     configuration: Any = yaml.safe_load(envoy.configuration(SETTINGS))

@@ -95,7 +95,7 @@ def test_json_that_is_nested_too_deep(
         "/",
         "/v1",
         "/v1/nothing",
-        "/v1/embeddings",
+        "/v1/audio/speech",
         "/v2/chat/completions",
         "/tokenmesh.openai.v1.ModelService/ListModels",
         "/tokenmesh.worker.v1.WorkerService/DescribeModels",

@@ -185,6 +185,27 @@ async def test_background(async_client: openai.AsyncOpenAI) -> None:
     assert [event.to_dict() for event in rest] == [event.to_dict() for event in events[3:]]
 
 
+def test_input_tokens_are_those_of_the_answer(client: openai.OpenAI) -> None:
+    first = client.responses.create(
+        model=SCRIPTED_MODEL, instructions="Be brief.", input="One", max_output_tokens=2
+    )
+    assert first.usage is not None
+    counted = client.responses.input_tokens.count(
+        model=SCRIPTED_MODEL, instructions="Be brief.", input="One"
+    )
+    assert counted.to_dict() == {
+        "object": "response.input_tokens",
+        "input_tokens": first.usage.input_tokens,
+    }
+    longer = client.responses.input_tokens.count(
+        model=SCRIPTED_MODEL, input="Two", previous_response_id=first.id
+    )
+    assert longer.input_tokens > counted.input_tokens
+    with pytest.raises(openai.BadRequestError) as bad:
+        client.responses.input_tokens.count(model=SCRIPTED_MODEL, input=[{"role": "boss"}])  # type: ignore[list-item]
+    assert bad.value.param == "input[0].role"
+
+
 def test_errors_are_the_sdks_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         client.responses.create(model=SCRIPTED_MODEL, input="x", temperature=3, stream=True)

@@ -93,7 +93,7 @@ async def channel(relay: ScriptedRelay) -> AsyncIterator[grpc.aio.Channel]:
     directory = Directory(clock_s=lambda: 0.0)
     worker = Worker("w", "i", "127.0.0.1:1", (Model("m"),))
     directory.apply_snapshot("controller", [worker], is_complete=True)
-    responses = Responses(stand_in, stand_in)
+    responses = Responses(stand_in, stand_in, stand_in)
     names = add_openai_services(
         server.grpc, stand_in, directory, stand_in, responses, encode_relay=stand_in
     )

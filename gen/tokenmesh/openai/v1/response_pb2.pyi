@@ -252,6 +252,78 @@ class CreateResponseRequest(_message.Message):
 Global___CreateResponseRequest: _TypeAlias = CreateResponseRequest  # noqa: Y015
 
 @_typing.final
+class CountResponseInputTokensRequest(_message.Message):
+    """What of CreateResponseRequest goes into the prompt, under the same numbers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    PREVIOUS_RESPONSE_ID_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    instructions: _builtins.str
+    parallel_tool_calls: _builtins.bool
+    previous_response_id: _builtins.str
+    truncation: _builtins.str
+    @_builtins.property
+    def input(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Value]: ...
+    @_builtins.property
+    def tool_choice(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def text(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def reasoning(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def conversation(self) -> _struct_pb2.Value: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        input: _struct_pb2.Value | None = ...,
+        instructions: _builtins.str | None = ...,
+        tools: _abc.Iterable[_struct_pb2.Value] | None = ...,
+        tool_choice: _struct_pb2.Value | None = ...,
+        parallel_tool_calls: _builtins.bool | None = ...,
+        text: _struct_pb2.Value | None = ...,
+        reasoning: _struct_pb2.Value | None = ...,
+        previous_response_id: _builtins.str | None = ...,
+        truncation: _builtins.str | None = ...,
+        conversation: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_instructions", b"_instructions", "_parallel_tool_calls", b"_parallel_tool_calls", "_previous_response_id", b"_previous_response_id", "_truncation", b"_truncation", "conversation", b"conversation", "input", b"input", "instructions", b"instructions", "parallel_tool_calls", b"parallel_tool_calls", "previous_response_id", b"previous_response_id", "reasoning", b"reasoning", "text", b"text", "tool_choice", b"tool_choice", "truncation", b"truncation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instructions", b"_instructions", "_parallel_tool_calls", b"_parallel_tool_calls", "_previous_response_id", b"_previous_response_id", "_truncation", b"_truncation", "conversation", b"conversation", "input", b"input", "instructions", b"instructions", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "previous_response_id", b"previous_response_id", "reasoning", b"reasoning", "text", b"text", "tool_choice", b"tool_choice", "tools", b"tools", "truncation", b"truncation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__instructions: _TypeAlias = _typing.Literal["instructions"]  # noqa: Y015
+    _WhichOneofArgType__instructions: _TypeAlias = _typing.Literal["_instructions", b"_instructions"]  # noqa: Y015
+    _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
+    _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
+    _WhichOneofReturnType__previous_response_id: _TypeAlias = _typing.Literal["previous_response_id"]  # noqa: Y015
+    _WhichOneofArgType__previous_response_id: _TypeAlias = _typing.Literal["_previous_response_id", b"_previous_response_id"]  # noqa: Y015
+    _WhichOneofReturnType__truncation: _TypeAlias = _typing.Literal["truncation"]  # noqa: Y015
+    _WhichOneofArgType__truncation: _TypeAlias = _typing.Literal["_truncation", b"_truncation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__instructions) -> _WhichOneofReturnType__instructions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_response_id) -> _WhichOneofReturnType__previous_response_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__truncation) -> _WhichOneofReturnType__truncation | None: ...
+
+Global___CountResponseInputTokensRequest: _TypeAlias = CountResponseInputTokensRequest  # noqa: Y015
+
+@_typing.final
 class RetrieveResponseRequest(_message.Message):
     """Names the response."""
 

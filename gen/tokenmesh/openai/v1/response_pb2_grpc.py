@@ -41,6 +41,11 @@ class ResponseServiceStub:
                 request_serializer=tokenmesh_dot_openai_dot_v1_dot_response__pb2.CreateResponseRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.CountResponseInputTokens = channel.unary_unary(
+                '/tokenmesh.openai.v1.ResponseService/CountResponseInputTokens',
+                request_serializer=tokenmesh_dot_openai_dot_v1_dot_response__pb2.CountResponseInputTokensRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.RetrieveResponse = channel.unary_stream(
                 '/tokenmesh.openai.v1.ResponseService/RetrieveResponse',
                 request_serializer=tokenmesh_dot_openai_dot_v1_dot_response__pb2.RetrieveResponseRequest.SerializeToString,
@@ -69,6 +74,13 @@ class ResponseServiceServicer:
 
     def CreateResponse(self, request, context):
         """Creates a response: one JSON body, or with `stream` the documented server-sent events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountResponseInputTokens(self, request, context):
+        """How many tokens the input of a response would have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,6 +120,11 @@ def add_ResponseServiceServicer_to_server(servicer, server):
             'CreateResponse': grpc.unary_stream_rpc_method_handler(
                     servicer.CreateResponse,
                     request_deserializer=tokenmesh_dot_openai_dot_v1_dot_response__pb2.CreateResponseRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'CountResponseInputTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountResponseInputTokens,
+                    request_deserializer=tokenmesh_dot_openai_dot_v1_dot_response__pb2.CountResponseInputTokensRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'RetrieveResponse': grpc.unary_stream_rpc_method_handler(
@@ -158,6 +175,33 @@ class ResponseService:
             target,
             '/tokenmesh.openai.v1.ResponseService/CreateResponse',
             tokenmesh_dot_openai_dot_v1_dot_response__pb2.CreateResponseRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountResponseInputTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenmesh.openai.v1.ResponseService/CountResponseInputTokens',
+            tokenmesh_dot_openai_dot_v1_dot_response__pb2.CountResponseInputTokensRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -36,6 +36,8 @@ class ResponseServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ResponseServiceAsyncStub: ...
     CreateResponse: _grpc.UnaryStreamMultiCallable[_response_pb2.CreateResponseRequest, _httpbody_pb2.HttpBody]
     """Creates a response: one JSON body, or with `stream` the documented server-sent events."""
+    CountResponseInputTokens: _grpc.UnaryUnaryMultiCallable[_response_pb2.CountResponseInputTokensRequest, _httpbody_pb2.HttpBody]
+    """How many tokens the input of a response would have."""
     RetrieveResponse: _grpc.UnaryStreamMultiCallable[_response_pb2.RetrieveResponseRequest, _httpbody_pb2.HttpBody]
     """A stored response."""
     DeleteResponse: _grpc.UnaryUnaryMultiCallable[_response_pb2.DeleteResponseRequest, _httpbody_pb2.HttpBody]
@@ -52,6 +54,8 @@ class ResponseServiceAsyncStub(ResponseServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateResponse: _aio.UnaryStreamMultiCallable[_response_pb2.CreateResponseRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Creates a response: one JSON body, or with `stream` the documented server-sent events."""
+    CountResponseInputTokens: _aio.UnaryUnaryMultiCallable[_response_pb2.CountResponseInputTokensRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """How many tokens the input of a response would have."""
     RetrieveResponse: _aio.UnaryStreamMultiCallable[_response_pb2.RetrieveResponseRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """A stored response."""
     DeleteResponse: _aio.UnaryUnaryMultiCallable[_response_pb2.DeleteResponseRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -71,6 +75,14 @@ class ResponseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Creates a response: one JSON body, or with `stream` the documented server-sent events."""
+
+    @_abc_1.abstractmethod
+    def CountResponseInputTokens(
+        self,
+        request: _response_pb2.CountResponseInputTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
+        """How many tokens the input of a response would have."""
 
     @_abc_1.abstractmethod
     def RetrieveResponse(

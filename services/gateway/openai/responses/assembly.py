@@ -8,6 +8,7 @@ from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.responses.archive import ResponseArchive
 from services.gateway.openai.responses.background import BackgroundResponses
+from services.gateway.openai.responses.counting import Counting
 from services.gateway.openai.responses.creation import Creation
 from services.gateway.openai.responses.metrics import ResponseMetrics
 from services.gateway.openai.responses.preparing import Preparing
@@ -36,7 +37,9 @@ class ResponseParts:
         self.store = SqliteStore(settings.db, settings.limits, metrics)
         self.background = BackgroundResponses(relay, self.store, metrics, settings.max_background)
         archive = ResponseArchive(self.store, metrics)
+        preparing = Preparing(self.store, tokenizing)
         self.servicer = Responses(
-            Creation(relay, directory, archive, self.background, Preparing(self.store, tokenizing)),
+            Creation(relay, directory, archive, self.background, preparing),
+            Counting(preparing, tokenizing),
             Reading(archive, self.background),
         )

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from google.api.httpbody_pb2 import HttpBody
 
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
+from services.gateway.openai.responses.counting import Counting
 from services.gateway.openai.responses.creation import Creation
 from services.gateway.openai.responses.owners import current_owner
 from services.gateway.openai.responses.reading import Reading
@@ -17,8 +18,9 @@ from tokenmesh.openai.v1 import response_pb2, response_pb2_grpc
 class Responses(response_pb2_grpc.ResponseServiceServicer):
     """/v1/responses and what is below it."""
 
-    def __init__(self, creation: Creation, reading: Reading) -> None:
+    def __init__(self, creation: Creation, counting: Counting, reading: Reading) -> None:
         self._creation = creation
+        self._counting = counting
         self._reading = reading
 
     def CreateResponse(
@@ -28,6 +30,14 @@ class Responses(response_pb2_grpc.ResponseServiceServicer):
         spelling = ResponseSpelling()
         failures = Failures(context, "CreateResponse", spelling, request.model)
         return failures.guard(self._creation.bodies(request, context, failures, spelling))
+
+    async def CountResponseInputTokens(
+        self, request: response_pb2.CountResponseInputTokensRequest, context: Context
+    ) -> HttpBody:
+        """How many tokens an input has."""
+        spelling = ResponseSpelling()
+        failures = Failures(context, "CountResponseInputTokens", spelling, request.model)
+        return await _whole(self._counting.input_tokens(request, context, spelling), failures)
 
     def RetrieveResponse(
         self, request: response_pb2.RetrieveResponseRequest, context: Context
@@ -42,7 +52,7 @@ class Responses(response_pb2_grpc.ResponseServiceServicer):
         """Forgets a response."""
         owner = current_owner()
         return await _whole(
-            self._reading.delete(request.response_id, owner), context, "DeleteResponse"
+            self._reading.delete(request.response_id, owner), _failures(context, "DeleteResponse")
         )
 
     async def CancelResponse(
@@ -51,7 +61,7 @@ class Responses(response_pb2_grpc.ResponseServiceServicer):
         """Stops a response that runs in the background."""
         owner = current_owner()
         return await _whole(
-            self._reading.cancel(request.response_id, owner), context, "CancelResponse"
+            self._reading.cancel(request.response_id, owner), _failures(context, "CancelResponse")
         )
 
     async def ListInputItems(
@@ -59,7 +69,9 @@ class Responses(response_pb2_grpc.ResponseServiceServicer):
     ) -> HttpBody:
         """What a response was made from."""
         owner = current_owner()
-        return await _whole(self._reading.input_items(request, owner), context, "ListInputItems")
+        return await _whole(
+            self._reading.input_items(request, owner), _failures(context, "ListInputItems")
+        )
 
     async def _retrieve(
         self, request: response_pb2.RetrieveResponseRequest, context: Context
@@ -78,9 +90,9 @@ def _failures(context: Context, method: str) -> Failures:
     return Failures(context, method, ResponseSpelling(), "")
 
 
-async def _whole(body: Awaitable[str], context: Context, method: str) -> HttpBody:
+async def _whole(body: Awaitable[str], failures: Failures) -> HttpBody:
     """The body, or the call's end with an error."""
     try:
         return HttpBody(content_type=JSON, data=(await body).encode())
     except Exception as error:
-        await _failures(context, method).abort(error)
+        await failures.abort(error)

@@ -30,7 +30,7 @@ class StoreLimits:
     """What a store keeps. What was not used for longest goes first; what runs never goes."""
 
     max_responses: int = 100_000
-    max_bytes: int = 1 << 30
+    max_bytes: int = 256 << 20
     ttl_s: float = 30 * 86_400.0
     """Since a response was made, or a conversation that it is part of went on."""
 
