@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, MutableSequence, Sequence
 
-from services.gateway.relay.progress import output_bytes
 from tokenmesh.mesh.v1.chat_pb2 import ToolCallDelta
 from tokenmesh.worker.v1 import worker_pb2
 
@@ -40,7 +39,7 @@ def _join(run: list[worker_pb2.SequenceEvent]) -> None:
     further = [event.chunk for event in run[1:]]
     run[0].number = run[-1].number
     if any(event.chunk.HasField("output_bytes") for event in run):
-        chunk.output_bytes = sum(output_bytes(event.chunk) for event in run)
+        chunk.output_bytes = sum(_output_bytes(event.chunk) for event in run)
         chunk.reasoning_tokens = sum(event.chunk.reasoning_tokens for event in run)
     chunk.text = "".join((chunk.text, *(each.text for each in further)))
     chunk.reasoning = "".join((chunk.reasoning, *(each.reasoning for each in further)))
@@ -58,3 +57,7 @@ def _join_calls(calls: MutableSequence[ToolCallDelta], further: Iterable[ToolCal
             calls[-1].arguments += each.arguments
         else:
             calls.append(each)
+
+
+def _output_bytes(chunk: worker_pb2.Chunk) -> int:
+    return chunk.output_bytes if chunk.HasField("output_bytes") else len(chunk.text.encode())

@@ -32,10 +32,13 @@ class ChoiceProgress:
         """Notes a chunk that the client gets."""
         chunk = event.chunk
         self.token_ids.extend(chunk.token_ids)
-        self.delivered_bytes += output_bytes(chunk)
         if chunk.HasField("output_bytes"):
+            self.delivered_bytes += chunk.output_bytes
             self.reasoning_tokens += chunk.reasoning_tokens
             self.tool_calls += sum(call.HasField("id") for call in chunk.tool_calls)
+        else:
+            text = chunk.text
+            self.delivered_bytes += len(text) if text.isascii() else len(text.encode())
         self.next_number = event.number + 1
 
     def move(self) -> None:
@@ -48,11 +51,3 @@ class ChoiceProgress:
         target.next_number = self.next_number
         target.delivered_bytes = self.delivered_bytes
         target.reasoning_tokens = self.reasoning_tokens
-
-
-def output_bytes(chunk: worker_pb2.Chunk) -> int:
-    """UTF-8 bytes of the model's own text that a chunk stands for."""
-    if chunk.HasField("output_bytes"):
-        return chunk.output_bytes
-    text = chunk.text
-    return len(text) if text.isascii() else len(text.encode())

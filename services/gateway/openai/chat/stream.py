@@ -38,6 +38,11 @@ class ChatStream:
         self._prompt_tokens = prompt_tokens
         self._usage = UsageSum()
         self._opened_choices: set[int] = set()
+        self._says_only_text = not (options.token_ids or options.continuous_usage)
+        """Whether nothing is told of a token but its text, its log probability aside."""
+        self._text_closing = (
+            f'}},"logprobs":null,"finish_reason":null}}]{self._usage_field("null")}}}'
+        )
 
     def print(self, prompt_index: int, events: Sequence[worker_pb2.SequenceEvent]) -> bytes:
         """The server-sent events for what came; empty when there is nothing to tell yet."""
@@ -51,6 +56,15 @@ class ChatStream:
             if kind == "chunk":
                 chunk = each.chunk
                 is_open = index in self._opened_choices
+                if (
+                    self._says_only_text
+                    and is_open
+                    and not (chunk.reasoning or chunk.tool_calls or chunk.logprobs)
+                ):
+                    # Nearly every token comes this way, so it is kept short.
+                    if chunk.text:
+                        printed.append(self._print_text(index, chunk.text))
+                    continue
                 if not is_open and (shows(chunk) or self._options.token_ids):
                     is_open = True
                     printed += self._open(index, _opening_delta(chunk))
@@ -113,13 +127,20 @@ class ChatStream:
         more: str = "",
     ) -> bytes:
         """A chunk. `reason` and `more` may bring further fields of the choice and of the chunk."""
-        if self._options.usage:
-            so_far = self._usage.so_far() if self._options.continuous_usage else "null"
-            more = f'{more},"usage":{so_far}'
+        so_far = self._usage.so_far() if self._options.continuous_usage else "null"
         return event(
             f'{self._opening}[{{"index":{index},"delta":{{{delta}}},"logprobs":{logprobs},'
-            f'"finish_reason":{reason}}}]{more}}}'
+            f'"finish_reason":{reason}}}]{more}{self._usage_field(so_far)}}}'
         )
+
+    def _print_text(self, index: int, text: str) -> bytes:
+        return event(
+            f'{self._opening}[{{"index":{index},"delta":{{"content":{quoted(text)}'
+            f"{self._text_closing}"
+        )
+
+    def _usage_field(self, usage: str) -> str:
+        return f',"usage":{usage}' if self._options.usage else ""
 
 
 def _opening_delta(chunk: worker_pb2.Chunk) -> str:
