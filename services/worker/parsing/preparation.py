@@ -15,6 +15,8 @@ from services.worker.engines.base import (
     ModelDescription,
     OutputSoFar,
 )
+from services.worker.engines.sampling import MAX_CHOICES
+from services.worker.parsing.continuation import parser_of
 from services.worker.parsing.request_parsing import RequestParsing
 
 
@@ -46,9 +48,10 @@ async def prepare(
         if form is not None:
             fields["constraint"] = form
     parsing = RequestParsing(
-        max(1, fields.get("choices", 1)),
+        # The engine refuses what is out of range.
+        min(max(1, fields.get("choices", 1)), MAX_CHOICES),
         # A parser that may make several calls tells of one too many, which ends the output.
-        partial(chat_format.parser, text, replace(tool_use, is_parallel=True)),
+        partial(parser_of, chat_format, prompt, text, replace(tool_use, is_parallel=True)),
         tool_use,
         request_id=request.request_id,
         seed=fields.get("seed", 0),

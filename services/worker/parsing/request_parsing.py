@@ -42,6 +42,8 @@ class RequestParsing:
         output_so_far: Mapping[int, OutputSoFar],
         clock: Callable[[], float],
     ) -> None:
+        self.choices = choices
+        """How many outputs it reads."""
         self.has_cut = False
         """Whether it has ended a choice that the engine goes on with."""
         self._choices = [
