@@ -27,6 +27,9 @@ SERVER_KEEPALIVE_TIMEOUT_MS = 10_000
 # without a word why: admission refuses with a reason instead. As many as Envoy lets through.
 MAX_PENDING_CALLS = 16_384
 
+# Of one call. As much as Envoy lets through, so that a handler says what is wrong with it.
+MAX_METADATA_BYTES = 65_536
+
 # Beyond the grace period. What a handler leaves undone by then ends with the process.
 STOP_LIMIT_S = 5.0
 
@@ -71,6 +74,8 @@ class MeshServer:
                 ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.keepalive_time_ms", SERVER_KEEPALIVE_INTERVAL_MS),
                 ("grpc.keepalive_timeout_ms", SERVER_KEEPALIVE_TIMEOUT_MS),
                 ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS // 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -19,9 +20,10 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from services.cli.up.notice import MeshNotice
 from services.gateway.keys.hashing import digest_of, hash_text, new_key
+from services.gateway.keys.presented import HEADERS
 from services.mesh import status
 from tests.e2e.local_meshes import run
-from tests.e2e.processes import running_mesh, wait_for
+from tests.e2e.processes import running_envoy, running_mesh, wait_for
 from tests.e2e.raw_clients import connected, read_until_closed, request
 from tokenmesh.controller.v1 import admin_pb2, admin_pb2_grpc
 from tokenmesh.gateway.v1 import chat_pb2, chat_pb2_grpc, model_pb2
@@ -61,6 +63,7 @@ def entries(keys: dict[str, str]) -> str:
         "elsewhere": "models: [other-*]",
         "twice": "requests_per_minute: 2\n  tokens_per_minute: 60000",
         "gone": "disabled: true",
+        "slow": "tokens_per_minute: 1200",
     }
     return "keys:\n" + "".join(
         f"- name: {name}\n  hash: {hash_text(digest_of(key))}\n  {fields[name]}\n"
@@ -72,7 +75,7 @@ def entries(keys: dict[str, str]) -> str:
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     """A mesh with keys of both sources, which logs all it can."""
     folder = tmp_path_factory.mktemp("keys")
-    keys = {name: new_key() for name in ("alice", "narrow", "elsewhere", "twice", "gone")}
+    keys = {name: new_key() for name in ("alice", "narrow", "elsewhere", "twice", "gone", "slow")}
     file = folder / "keys.yaml"
     file.write_text(entries(keys))
     plain = new_key()
@@ -146,7 +149,7 @@ def test_no_key_is_an_authentication_error(keyed: Keyed, headers: dict[str, str]
 
 def test_a_key_that_no_header_should_hold_is_refused(keyed: Keyed) -> None:
     body = {"model": MODEL, "messages": HELLO, "max_tokens": 1}
-    for value in (b"Bearer \xc3\xa9\xff", b"Bearer " + b"k" * 4000):
+    for value in (b"Bearer \xc3\xa9\xff", b"Bearer " + b"k" * 40_000):
         with connected(keyed.mesh.grpc_address) as connection:
             head = request("/v1/chat/completions", body, "connection: close", "authorization: @")
             connection.sendall(head.replace(b"@", value))
@@ -203,6 +206,27 @@ def test_a_key_over_its_rate_is_told_when_to_come_again(keyed: Keyed) -> None:
     assert 1 <= int(error.response.headers["retry-after"]) <= 30
     assert error.response.headers["x-ratelimit-remaining-requests"] == "0"
     assert "2 requests per minute" in error.message
+
+
+def test_a_stream_over_its_tokens_is_slowed_and_not_cut(keyed: Keyed) -> None:
+    """20 a second, and 1200 at once: the prompt takes nearly all of them."""
+    prompt = "word " * 1150
+    with keyed.client(keyed.keys["slow"]) as client:
+        stream = client.completions.create(
+            model=MODEL,
+            prompt=prompt,
+            max_tokens=80,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        *_, last = stream
+    assert last.usage is not None
+    assert last.usage.completion_tokens == 80
+    assert last.usage.prompt_tokens > 1100
+    (gateway,) = (each for each in keyed.mesh.processes if each.job == "gateway")
+    page = httpx.get(f"http://{gateway.metrics_address}/metrics").text
+    (paused,) = re.findall(r'key_paused_seconds_total\{key="slow"\} (\S+)', page)
+    assert float(paused) > 0
 
 
 def test_grpc_is_asked_for_the_same_keys(keyed: Keyed) -> None:
@@ -304,7 +328,7 @@ def test_a_revoked_key_enters_no_more_while_requests_run(keyed: Keyed) -> None:
         stream.close()
 
 
-def test_nothing_that_the_mesh_lets_out_holds_a_key(keyed: Keyed) -> None:
+def test_nothing_that_the_mesh_lets_out_holds_a_key(keyed: Keyed, folder: Path) -> None:
     """After all of the above: its files, command lines, metrics, and what Envoy tells of itself."""
     mesh = keyed.mesh
     with keyed.client(keyed.keys["alice"]) as client:
@@ -313,6 +337,9 @@ def test_nothing_that_the_mesh_lets_out_holds_a_key(keyed: Keyed) -> None:
                 client.chat.completions.create(
                     model=MODEL, messages=HELLO, extra_body=body, max_tokens=1
                 )
+    log = Path(mesh.run_folder, "gateway.log")
+    keyed.file.touch()
+    wait_for("the file was read anew", lambda: "API keys were read anew" in log.read_text())
     (gateway,) = (each.process_id for each in mesh.processes if each.job == "gateway")
     (own,) = {
         part
@@ -350,8 +377,15 @@ def test_nothing_that_the_mesh_lets_out_holds_a_key(keyed: Keyed) -> None:
         for secret in secrets:
             assert secret.encode() not in content, what
             assert digest_of(secret).hex().encode() not in content, what
-    log = Path(mesh.run_folder, "gateway.log").read_text()
-    assert "API keys were read anew" in log
+    access_log = folder / "access.log"
+    with running_envoy(folder, mesh.addresses("gateway")[0], access_log_path=access_log) as edge:
+        url = f"http://{edge.listen_host}:{edge.listen_port}/v1/models"
+        for name in HEADERS:
+            value = f"Bearer {keyed.plain}" if name == "authorization" else keyed.plain
+            assert httpx.get(url, headers={name: value}).status_code == 200
+    # Its log is whole once Envoy has ended.
+    assert access_log.read_text().count("\n") == len(HEADERS)
+    assert keyed.plain not in access_log.read_text()
     up = Path(mesh.run_folder).parent / "up.log"
     assert '-H "authorization: Bearer $TOKENMESH_API_KEY"' in up.read_text()
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from services.gateway.keys.account import Account
 from services.gateway.keys.ring import Access
 
+ModelCheck = Callable[[Account, str], None]
+
 _current: ContextVar[Access | None] = ContextVar("key_access", default=None)
+_model_check: ContextVar[ModelCheck] = ContextVar("model_check")
 
 
 def current_access() -> Access | None:
@@ -15,9 +19,25 @@ def current_access() -> Access | None:
     return _current.get()
 
 
-def bind_access(access: Access) -> None:
-    """Has the task, and what it begins, serve this key: for good, since each call has its own."""
+def bind_access(access: Access, check: ModelCheck) -> None:
+    """Has the task, and what it begins, serve this key: for good, since each call has its own.
+
+    `check` raises for a model that a key may not use.
+    """
     _current.set(access)
+    _model_check.set(check)
+
+
+def check_model(name: str) -> None:
+    """Checks a model that a call asks for anywhere but in its request's own field `model`, against
+    which its key was held already.
+
+    Raises:
+        PermissionDeniedError: the call's key may not use it, whether or not there is such a model.
+    """
+    access = _current.get()
+    if access is not None:
+        _model_check.get()(access.account, name)
 
 
 def allowed_names() -> Callable[[str], bool]:

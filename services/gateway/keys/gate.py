@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from services.gateway.discovery.directory import Directory
-from services.gateway.keys.current import current_access
+from services.gateway.keys.current import check_model, current_access
 from services.gateway.keys.file_watch import KeyFileWatch
 from services.gateway.keys.interceptor import KeyInterceptor
 from services.gateway.keys.key import Key
@@ -76,5 +76,5 @@ class Gate:
             return
         self.ring.recheck(access)
         if model:
-            self.models.check(access.account, model)
+            check_model(model)
         access.account.begin_request()

@@ -19,21 +19,20 @@ class LimitHeaders:
     def __init__(self, context: Context, account: Account) -> None:
         self._context = context
         self._account = account
-        self._are_sent = False
+        self.are_sent = False
+        """Whether any header is out."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Sends headers, and the limits with them."""
-        self._are_sent = True
+        self.are_sent = True
         await self._context.send_initial_metadata((*metadata, *self._account.headers()))
 
-    async def send_if_unsent(self) -> None:
-        """Sends the limits, unless they went with other headers. Before the first message."""
-        if self._are_sent:
-            return
-        self._are_sent = True
+    async def send(self) -> None:
+        """Sends the limits, where none went with other headers. Before the first message."""
+        self.are_sent = True
         headers = self._account.headers()
         if headers:
             await self._context.send_initial_metadata(headers)
@@ -42,6 +41,6 @@ class LimitHeaders:
         self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
     ) -> NoReturn:
         """Ends the call with an error; its limits go along where no header is out yet."""
-        limits = () if self._are_sent else self._account.headers()
+        limits = () if self.are_sent else self._account.headers()
         await self._context.abort(code, details, (*trailing_metadata, *limits))
         raise AssertionError("context.abort raises")

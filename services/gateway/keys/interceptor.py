@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any, NoReturn, cast
 
 import grpc
+import structlog
 
 from services.gateway.api.leaving import when_over
 from services.gateway.keys.account import Account
@@ -100,7 +101,8 @@ class _Call:
             await self._enter(request, told)
             async with aclosing(inner(request, told)) as responses:
                 async for response in responses:
-                    await told.send_if_unsent()
+                    if not told.are_sent:
+                        await told.send()
                     yield response
 
         return stream
@@ -112,7 +114,8 @@ class _Call:
             told = self._told(context)
             await self._enter(request, told)
             response = await inner(request, told)
-            await told.send_if_unsent()
+            if not told.are_sent:
+                await told.send()
             return response
 
         return answer
@@ -122,7 +125,8 @@ class _Call:
 
     async def _enter(self, request: Any, context: LimitHeaders) -> None:
         """Ends the call where its key may not make it."""
-        bind_access(self._access)
+        bind_access(self._access, self._models.check)
+        structlog.contextvars.bind_contextvars(key=self._access.account.key.name)
         try:
             self._admit(self._access.account, request, context)
         except MeshError as error:

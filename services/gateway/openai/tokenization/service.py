@@ -6,7 +6,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from services.gateway.api.deadlines import time_left_s
 from services.gateway.api.tokenizing import Tokenizing
-from services.gateway.keys.current import current_access
+from services.gateway.keys.current import check_model
 from services.gateway.openai.failures import JSON, Context, Failures
 from services.gateway.openai.json_text import encoded
 from services.gateway.openai.spelling import TOKENIZATION_SPELLING
@@ -64,7 +64,7 @@ class Tokenization(tokenization_pb2_grpc.TokenizationServiceServicer):
             limit_s = time_left_s(context)
             for prompt in read_checks(request):
                 model = prompt.model
-                _check_access(model)
+                check_model(model)
                 asked = worker_pb2.CountTokensRequest(model=model, text=prompt.prompt)
                 answer = await self._tokenizing.count(asked, limit_s)
                 wanted_tokens = answer.prompt_tokens + prompt.max_tokens
@@ -78,13 +78,6 @@ class Tokenization(tokenization_pb2_grpc.TokenizationServiceServicer):
         except Exception as error:
             await _failures(context, "CheckTokens", model).abort(error)
         return _body({"prompts": checked})
-
-
-def _check_access(model: str) -> None:
-    """The key was held against the `model` of the request, which these requests have not."""
-    access = current_access()
-    if access is not None and not access.account.key.matches(model):
-        access.account.refuse_model(model)
 
 
 def _failures(context: Context, method: str, model: str) -> Failures:
