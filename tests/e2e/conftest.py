@@ -11,6 +11,7 @@ import pytest
 from services.cli.up.notice import MeshNotice
 from tests.e2e.processes import running_mesh, wait_for
 from tests.encoders import encoder
+from tests.models import checkpoint
 
 SCRIPTED_MODEL = "org/scripted"
 EMBEDDING_MODEL = "my-encoder"
@@ -77,6 +78,26 @@ def encoder_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotic
     )
     with running_mesh(tmp_path_factory.mktemp("encoder-mesh"), *models) as notice:
         yield notice
+CHAT_MODEL, EMBEDDING_MODEL, RERANKER = "tiny-chat", "tiny-embedding", "tiny-reranker"
+
+
+@pytest.fixture(scope="session")
+def encoder_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
+    """A model that chats, one that embeds and one that scores, all three started by one `tokenmesh
+    up` that is told of no engine. Shared: do not break it."""
+    models = {
+        CHAT_MODEL: checkpoint(),
+        EMBEDDING_MODEL: encoder("bert"),
+        RERANKER: encoder("xlm-roberta-cross"),
+    }
+    options = [
+        argument
+        for name, folder in models.items()
+        for argument in ("--model", str(folder), "--model-names", name)
+    ]
+    with running_mesh(tmp_path_factory.mktemp("encoder-mesh"), *options) as notice:
+        yield notice
+        assert Path(notice.envoy.log_file).read_text() == "", "Envoy had something to complain of"
 
 
 @pytest.fixture

@@ -7,17 +7,19 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from services.cli.up.notice import MeshNotice
-from tests.e2e.conftest import SCRIPTED_MODEL
+from tests.e2e.conftest import EMBEDDING_MODEL, SCRIPTED_MODEL
 from tests.e2e.processes import install_node_packages
 
 FOLDER = Path(__file__).resolve().parent / "node"
 
 
-def results_of(script: str, mesh: MeshNotice) -> dict[str, Any]:
+def results_of(script: str, mesh: MeshNotice, model: str = SCRIPTED_MODEL) -> dict[str, Any]:
     install_node_packages(FOLDER)
     ran = subprocess.run(
-        ["node", script, mesh.base_url, SCRIPTED_MODEL],
+        ["node", script, mesh.base_url, model],
         cwd=FOLDER,
         capture_output=True,
         text=True,
@@ -69,3 +71,16 @@ def test_the_node_sdk_calls_tools(writing_mesh: MeshNotice) -> None:
     for loop in (results["loop"], results["streamedLoop"]):
         assert loop == {"content": "clear in Oslo", "result": "clear in Oslo"}
     assert results["asked"] == ["Oslo", "Oslo"]
+
+
+def test_the_node_sdk_embeds(encoder_mesh: MeshNotice) -> None:
+    results = results_of("embeddings.js", encoder_mesh, EMBEDDING_MODEL)
+    by_default, floats = results["byDefault"], results["floats"]
+    assert by_default["dimensions"] == [32, 32]
+    assert by_default["indices"] == [0, 1]
+    # The SDK asks for base64 and decodes it; that these are the same vectors is the point.
+    assert by_default["vectors"] == pytest.approx(floats["vectors"], abs=1e-6)
+    assert results["cut"]["dimensions"] == [5]
+    assert results["tokens"]["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    bad = results["badField"]
+    assert (bad["name"], bad["status"], bad["param"]) == ("BadRequestError", 400, "dimensions")
