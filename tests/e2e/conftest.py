@@ -14,6 +14,7 @@ from tests.encoders import encoder
 from tests.models import checkpoint
 
 SCRIPTED_MODEL = "org/scripted"
+CHAT_MODEL = "my-chat"
 EMBEDDING_MODEL = "my-encoder"
 RERANKING_MODEL = "my-reranker"
 
@@ -71,24 +72,12 @@ def writing_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotic
 
 @pytest.fixture(scope="session")
 def encoder_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
-    """An embedding model and a cross-encoder, with random weights. Shared: do not break it."""
-    models = (
-        *("--model", str(encoder("bert")), "--model-names", EMBEDDING_MODEL),
-        *("--model", str(encoder("bert-cross")), "--model-names", RERANKING_MODEL),
-    )
-    with running_mesh(tmp_path_factory.mktemp("encoder-mesh"), *models) as notice:
-        yield notice
-CHAT_MODEL, EMBEDDING_MODEL, RERANKER = "tiny-chat", "tiny-embedding", "tiny-reranker"
-
-
-@pytest.fixture(scope="session")
-def encoder_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshNotice]:
     """A model that chats, one that embeds and one that scores, all three started by one `tokenmesh
     up` that is told of no engine. Shared: do not break it."""
     models = {
         CHAT_MODEL: checkpoint(),
         EMBEDDING_MODEL: encoder("bert"),
-        RERANKER: encoder("xlm-roberta-cross"),
+        RERANKING_MODEL: encoder("xlm-roberta-cross"),
     }
     options = [
         argument

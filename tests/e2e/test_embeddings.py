@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from services.cli.up.notice import MeshNotice
-from tests.e2e.conftest import CHAT_MODEL, EMBEDDING_MODEL, RERANKER
+from tests.e2e.conftest import CHAT_MODEL, EMBEDDING_MODEL, RERANKING_MODEL
 from tests.encoders import HIDDEN
 from tokenmesh.gateway.v1 import embedding_pb2, embedding_pb2_grpc
 
@@ -46,14 +46,14 @@ def flat(vectors: Sequence[Sequence[float]]) -> list[float]:
 
 
 def test_each_model_does_what_it_can(client: openai.OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {CHAT_MODEL, EMBEDDING_MODEL, RERANKER}
+    assert {model.id for model in client.models.list()} == {CHAT_MODEL, EMBEDDING_MODEL, RERANKING_MODEL}
     answer = client.chat.completions.create(
         model=CHAT_MODEL, messages=[{"role": "user", "content": "hello"}], max_tokens=3
     )
     assert answer.usage is not None
     for model, ask in (
         (CHAT_MODEL, lambda: client.embeddings.create(model=CHAT_MODEL, input="x")),
-        (RERANKER, lambda: client.embeddings.create(model=RERANKER, input="x")),
+        (RERANKING_MODEL, lambda: client.embeddings.create(model=RERANKING_MODEL, input="x")),
         (
             EMBEDDING_MODEL,
             lambda: client.chat.completions.create(
@@ -176,7 +176,7 @@ DOCUMENTS = ["The fox", {"text": "Vectors of texts"}, "Workers"]
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank"])
-@pytest.mark.parametrize("model", [RERANKER, EMBEDDING_MODEL])
+@pytest.mark.parametrize("model", [RERANKING_MODEL, EMBEDDING_MODEL])
 def test_rerank(rest: httpx.Client, path: str, model: str) -> None:
     request = {"model": model, "query": "fox", "documents": DOCUMENTS}
     body = rest.post(path, json=request).json()
@@ -197,7 +197,7 @@ def test_rerank(rest: httpx.Client, path: str, model: str) -> None:
 @pytest.mark.parametrize("path", ["/v1/score", "/score"])
 def test_score(rest: httpx.Client, path: str) -> None:
     def scores(first: Any, second: Any) -> list[float]:
-        request = {"model": RERANKER, "text_1": first, "text_2": second}
+        request = {"model": RERANKING_MODEL, "text_1": first, "text_2": second}
         body = rest.post(path, json=request).json()
         assert body["object"] == "list"
         assert [(each["index"], each["object"]) for each in body["data"]] == [
@@ -233,7 +233,7 @@ def test_score(rest: httpx.Client, path: str) -> None:
 def test_ranks_and_scores_that_cannot_be(
     rest: httpx.Client, path: str, fields: dict[str, Any], param: str
 ) -> None:
-    answer = rest.post(path, json={"model": RERANKER} | fields)
+    answer = rest.post(path, json={"model": RERANKING_MODEL} | fields)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param), error
 
@@ -252,7 +252,7 @@ def test_typed_clients_get_the_same(encoder_mesh: MeshNotice, client: openai.Ope
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         embedded = stub.Embed(embedding_pb2.EmbedRequest(model=EMBEDDING_MODEL, inputs=inputs))
         scored = stub.Score(
-            embedding_pb2.ScoreRequest(model=RERANKER, queries=["fox"], documents=TEXTS)
+            embedding_pb2.ScoreRequest(model=RERANKING_MODEL, queries=["fox"], documents=TEXTS)
         )
     vectors = [list(each.values) for each in embedded.embeddings]
     assert flat(vectors) == pytest.approx(flat(embed(client, TEXTS)), abs=1e-6)
@@ -262,5 +262,5 @@ def test_typed_clients_get_the_same(encoder_mesh: MeshNotice, client: openai.Ope
 def test_the_mesh_tells_what_its_models_can(encoder_mesh: MeshNotice) -> None:
     can = {name: set(each) for name, each in encoder_mesh.capabilities.items()}
     assert can[EMBEDDING_MODEL] == {"EMBED", "SCORE"}
-    assert can[RERANKER] == {"SCORE"}
+    assert can[RERANKING_MODEL] == {"SCORE"}
     assert "CHAT" in can[CHAT_MODEL]

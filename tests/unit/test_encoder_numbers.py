@@ -18,6 +18,7 @@ from services.worker.engines.encoder import EncoderEngine, EncoderSettings
 from services.worker.engines.encoding import EmbedCall, ScoreCall
 from services.worker.engines.settings import EngineSettings
 from tests.encoders import HIDDEN, encoder
+from tests.models import checkpoint
 
 TEXTS = [
     "The fox.",
@@ -93,6 +94,15 @@ async def test_the_prompt_of_a_checkpoint_stands_before_each_text() -> None:
     expected = unit(hidden(folder, "Vectors of texts").mean(0))
     async with running(folder) as engine:
         (vector,) = await vectors_of(engine, ["texts"])
+    assert (vector - expected).abs().max() < TOLERANCE
+
+
+async def test_a_model_that_generates_embeds_by_its_hidden_states() -> None:
+    """As FastChat embeds, where the encoder engine is asked for."""
+    folder = checkpoint()
+    expected = unit(hidden(folder, TEXTS[1]).mean(0))
+    async with running(folder, pooling="mean") as engine:
+        vector = (await vectors_of(engine, TEXTS))[1]
     assert (vector - expected).abs().max() < TOLERANCE
 
 
