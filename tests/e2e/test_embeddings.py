@@ -46,7 +46,11 @@ def flat(vectors: Sequence[Sequence[float]]) -> list[float]:
 
 
 def test_each_model_does_what_it_can(client: openai.OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {CHAT_MODEL, EMBEDDING_MODEL, RERANKING_MODEL}
+    assert {model.id for model in client.models.list()} == {
+        CHAT_MODEL,
+        EMBEDDING_MODEL,
+        RERANKING_MODEL,
+    }
     answer = client.chat.completions.create(
         model=CHAT_MODEL, messages=[{"role": "user", "content": "hello"}], max_tokens=3
     )
