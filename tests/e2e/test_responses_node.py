@@ -10,12 +10,14 @@ from services.cli.up.notice import MeshNotice
 from tests.e2e.conftest import SCRIPTED_MODEL
 from tests.e2e.processes import install_node_packages
 from tests.e2e.test_openai_node import FOLDER
+from tests.e2e.test_openai_tools import CALL, THOUGHT
 
 
-def test_the_node_sdk(mesh: MeshNotice) -> None:
+def run(program: str, *arguments: str) -> dict[str, Any]:
+    """What a program of the folder prints."""
     install_node_packages(FOLDER)
     ran = subprocess.run(
-        ["node", "responses.js", mesh.base_url, SCRIPTED_MODEL],
+        ["node", program, *arguments],
         cwd=FOLDER,
         capture_output=True,
         text=True,
@@ -23,7 +25,24 @@ def test_the_node_sdk(mesh: MeshNotice) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    results: dict[str, Any] = json.loads(ran.stdout)
+    return dict(json.loads(ran.stdout))
+
+
+def test_tools_and_thoughts(writing_mesh: MeshNotice) -> None:
+    written = f"{THOUGHT}Sure.\n{CALL}"
+    results = run("response_tools.js", writing_mesh.base_url, SCRIPTED_MODEL, written)
+    assert results == {
+        "items": ["reasoning", "message", "function_call"],
+        "thought": "The user wants 🌦.",
+        "text": "Sure.",
+        "call": {"name": "weather", "arguments": {"city": "Oslo"}},
+        "last": "response.completed",
+        "second": "Thanks.",
+    }
+
+
+def test_the_node_sdk(mesh: MeshNotice) -> None:
+    results = run("responses.js", mesh.base_url, SCRIPTED_MODEL)
 
     whole = results["whole"]
     assert (whole["object"], whole["status"]) == ("response", "incomplete")

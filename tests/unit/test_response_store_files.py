@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from services.gateway.openai.responses.settings import ResponseSettings
 from services.gateway.openai.responses.store import schema, sqlite
 from services.gateway.openai.responses.store.base import StoredResponse, StoreError, StoreLimits
 from services.gateway.openai.responses.store.sqlite import SqliteStore
+from services.gateway.openai.responses.store.tables import ResponseTables
 from services.mesh.errors import StartError
 
 LIMITS = StoreLimits()
@@ -141,6 +144,26 @@ async def test_more_calls_than_may_wait_are_refused(
     store = opened(path)
     with pytest.raises(StoreError, match="overloaded"):
         await store.get("a", "")
+    await store.close()
+
+
+async def test_a_disk_that_hangs_holds_nobody_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "CALL_LIMIT_S", 0.05)
+    store = opened(path)
+    go_on = threading.Event()
+    monkeypatch.setattr(ResponseTables, "get", lambda *_: go_on.wait())
+    with pytest.raises(StoreError, match="has not answered"):
+        await store.get("a", "")
+    with pytest.raises(StoreError, match="has not answered"):
+        await store.put(stored("a"), ())
+    go_on.set()
+    monkeypatch.undo()
+    # What was to be written was.
+    async with asyncio.timeout(20):
+        while await store.get("a", "") is None:
+            await asyncio.sleep(0.01)
     await store.close()
 
 

@@ -35,6 +35,10 @@ IN_MEMORY = ":memory:"
 BUSY_LIMIT_S = 5.0
 """How long a call waits for another process that writes. Longer rides out slower disks."""
 
+CALL_LIMIT_S = 10.0
+"""How long whoever calls waits for the thread. An answer is not held back longer by a disk that
+hangs; what was to be written may still be."""
+
 MAX_PENDING = 1_024
 """Calls that may wait for the thread. More are refused: the disk does not keep up."""
 
@@ -125,8 +129,13 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See ResponseStore."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        try:
+            async with asyncio.timeout(CALL_LIMIT_S):
+                await closed
+        except TimeoutError:
+            log.warning("the response store was not closed in time", file=self._path)
+        self._thread.shutdown(wait=False)
 
     async def _call(
         self, operation: str, call: Call[_P, _R], *args: _P.args, **kwargs: _P.kwargs
@@ -135,18 +144,26 @@ class SqliteStore:
             raise self._metrics.counted(operation, StoreError("the response store is overloaded"))
         self._pending += 1
         began_s = time.perf_counter()
+        done = asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: self._run(call, *args, **kwargs)
+        )
+        done.add_done_callback(self._ended)
         try:
-            result = await asyncio.get_running_loop().run_in_executor(
-                self._thread, lambda: self._run(call, *args, **kwargs)
-            )
-        except StoreError as error:
-            self._note_failure(error.message)
-            raise self._metrics.counted(operation, error) from error.__cause__
-        finally:
-            self._pending -= 1
+            async with asyncio.timeout(CALL_LIMIT_S):
+                result = await asyncio.shield(done)
+        except (StoreError, TimeoutError) as error:
+            failure = error if isinstance(error, StoreError) else _hung()
+            self._note_failure(failure.message)
+            raise self._metrics.counted(operation, failure) from error.__cause__
         self._note_failure("")
         self._metrics.observe(operation, time.perf_counter() - began_s)
         return result
+
+    def _ended(self, done: asyncio.Future[_R]) -> None:
+        self._pending -= 1
+        if not done.cancelled():
+            # Nobody may be there any more to take it.
+            done.exception()
 
     def _run(self, call: Call[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """In the thread."""
@@ -160,10 +177,7 @@ class SqliteStore:
             # ValueError: what was stored is no JSON any more.
             if self._path != IN_MEMORY and not _passes(error):
                 self._disconnect()
-            raise StoreError(
-                f"the response store does not work just now: {error}. Requests with 'store': false "
-                "and without 'previous_response_id' are answered"
-            ) from error
+            raise _failure(str(error)) from error
 
     def _connect(self) -> ResponseTables:
         connection = sqlite3.connect(self._path, timeout=BUSY_LIMIT_S, isolation_level=None)
@@ -183,6 +197,17 @@ class SqliteStore:
             log.error("the response store fails", file=self._path, failure=failure)
         else:
             log.info("the response store works again", file=self._path)
+
+
+def _failure(why: str) -> StoreError:
+    return StoreError(
+        f"the response store does not work just now: {why}. Requests with 'store': false and "
+        "without 'previous_response_id' are answered"
+    )
+
+
+def _hung() -> StoreError:
+    return _failure(f"its disk has not answered for {CALL_LIMIT_S:g} s")
 
 
 def _passes(error: Exception) -> bool:
