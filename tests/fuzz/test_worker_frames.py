@@ -11,11 +11,14 @@ import pytest
 
 from services.mesh.channels import open_channel
 from services.mesh.server import is_serving
-from services.worker.engines.scripted import Pace
+from services.worker.chat_formats.base import ChatFormat
+from services.worker.engines.scripted import Pace, ScriptedEngine, ScriptedSettings
+from tests.fakes.tiny_format import TinyFormat
 from tests.fuzz.amount import seeds
 from tests.fuzz.bugs import BUGS, end_of
 from tests.fuzz.odd_messages import odd_frame
 from tests.integration.workers import eventually, worker
+from tokenmesh.mesh.v1 import chat_pb2
 from tokenmesh.worker.v1 import worker_pb2
 
 FRAMES_PER_STREAM = 60
@@ -56,12 +59,32 @@ async def one_stream(stub: Any, draw: random.Random) -> str:
     return await end_of(call)
 
 
-@pytest.mark.parametrize("seed", seeds(4))
-async def test_streams_of_odd_frames_leave_nothing_behind(seed: int) -> None:
+def engine(chat_format: ChatFormat | None, pace: Pace) -> ScriptedEngine:
+    return ScriptedEngine(
+        ScriptedSettings(
+            pace=pace,
+            max_running=8,
+            max_waiting=500,
+            context_length_tokens=4096,
+            chat_format=chat_format,
+        )
+    )
+
+
+PARSED = pytest.mark.parametrize(
+    "chat_format", [None, TinyFormat(call="e", called="a")], ids=["plain", "parsed"]
+)
+"""Letters as markers, so that the script is full of calls."""
+
+
+@PARSED
+@pytest.mark.parametrize("seed", seeds(3))
+async def test_streams_of_odd_frames_leave_nothing_behind(
+    seed: int, chat_format: ChatFormat | None
+) -> None:
     draw = random.Random(seed)
-    async with worker(
-        pace=Pace(token_interval_s=0.001, answer_tokens=0), max_waiting=500
-    ) as served:
+    pace = Pace(token_interval_s=0.001, answer_tokens=0)
+    async with worker(engine=engine(chat_format, pace)) as served:
         async with served.generate() as sane:
             await sane.start(1, sampling={"max_tokens": 200})
             ends = {await one_stream(served.stub, draw) for _ in range(8)}
@@ -78,10 +101,13 @@ async def test_streams_of_odd_frames_leave_nothing_behind(seed: int) -> None:
             assert await is_serving(channel, 5.0)
 
 
+@PARSED
 @pytest.mark.parametrize("seed", seeds(2))
-async def test_outputs_so_far_that_do_not_fit_are_refused_alone(seed: int) -> None:
+async def test_outputs_so_far_that_do_not_fit_are_refused_alone(
+    seed: int, chat_format: ChatFormat | None
+) -> None:
     draw = random.Random(seed)
-    async with worker() as served, served.generate() as stream:
+    async with worker(engine=engine(chat_format, Pace())) as served, served.generate() as stream:
         for key in range(100):
             so_far = [
                 worker_pb2.OutputSoFar(
@@ -95,7 +121,9 @@ async def test_outputs_so_far_that_do_not_fit_are_refused_alone(seed: int) -> No
                 )
                 for _ in range(draw.randrange(1, 4))
             ]
-            start = worker_pb2.Start(model="scripted", text="hello", output_so_far=so_far)
+            start = worker_pb2.Start(model="scripted", output_so_far=so_far)
+            start.chat.messages.add(role=chat_pb2.ROLE_USER, content=[{"text": "hello"}])
+            start.chat.tools.add(name="f")
             start.sampling.max_tokens = draw.choice((1, 3, 50))
             await stream.send(key, start=start)
         for key in range(100):

@@ -141,6 +141,23 @@ async def test_what_else_a_request_asks(
             assert [each.token_id for each in logprobs] == stream.token_ids(1)
 
 
+async def test_credit_counts_tokens_that_are_held_back_too() -> None:
+    text = f"<think>{'h' * 150}</think>{'a' * 150} {CALL}<tool_call>{'n' * 150}"
+    async with parsing_worker() as served, served.generate() as stream:
+        chat_prompt = chat(text, tools=TOOLS)
+        start = {"model": "scripted", "request_id": "r", "chat": chat_prompt, "credit_tokens": 10}
+        await stream.send(1, start=start)
+        await stream.read_tokens(1, 10)
+        await stream.credit(1, 1000)
+        await stream.read_until_ended(1)
+        events = stream.events[1]
+        assert "".join(each.chunk.reasoning for each in events) == "h" * 150
+        assert stream.text(1) == "a" * 150 + " "
+        assert len(calls_of(events)) == 1
+        # The name that was never complete was paid for, too.
+        assert len(stream.token_ids(1)) > 450
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [

@@ -27,7 +27,7 @@ class StepResponses:
         self._responses: dict[GenerateStream, worker_pb2.GenerateResponse] = {}
         self._tokens: defaultdict[ModelMetrics, int] = defaultdict(int)
         self._ended: list[tuple[LiveRequest, str]] = []
-        self._untold: list[tuple[LiveRequest, MeshError]] = []
+        self._untold: dict[LiveRequest, MeshError] = {}
 
     @property
     def are_behind(self) -> bool:
@@ -36,16 +36,19 @@ class StepResponses:
 
     def add(self, live: LiveRequest, each: SequenceEvent) -> None:
         """Adds an event of a request that runs: what it says, where its output is parsed."""
+        if self._untold and live in self._untold:
+            return
         if live.parsing is None:
             self._tell(live, each)
             return
         try:
             read = live.parsing.read(each)
         except Exception as error:
-            self._untold.append((live, as_mesh_error(error, METHOD)))
+            self._untold[live] = as_mesh_error(error, METHOD)
             return
         for told in read:
-            self._tell(live, told)
+            if live not in self._untold:
+                self._tell(live, told)
 
     def _tell(self, live: LiveRequest, each: SequenceEvent) -> None:
         response = self._responses.get(live.stream)
@@ -61,7 +64,7 @@ class StepResponses:
         except Exception as error:
             # An event that cannot be told must not take other requests with it.
             del response.events[-1]
-            self._untold.append((live, as_mesh_error(error, METHOD)))
+            self._untold[live] = as_mesh_error(error, METHOD)
             return
         if isinstance(each.event, Chunk):
             live.next_numbers[each.choice_index] = each.number + 1
@@ -80,7 +83,7 @@ class StepResponses:
             stream.send(response)
         for live, code in self._ended:
             live.stream.end(live, code)
-        for live, failure in self._untold:
+        for live, failure in self._untold.items():
             if not live.is_over:
                 live.stream.fail(live, failure)
         for metrics, tokens in self._tokens.items():

@@ -72,7 +72,7 @@ class ChoiceParsing:
             InvalidRequestError: the output so far does not end where a chunk can have ended.
         """
         self._started, self._started_s = started, self._clock()
-        if self._so_far is not None and self._so_far.next_number:
+        if self._so_far is not None:
             self._skip(started.text_so_far, self._so_far.delivered_bytes or 0)
         return started
 
