@@ -134,6 +134,12 @@ TRANSCRIPTS = {
     "qwen3, reasoning closed by the prompt": Transcript(
         "qwen3", "\nHi", content="Hi", prompt_end="assistant\n<think>\n\n</think>\n\n"
     ),
+    "think, what is left at the end": Transcript(
+        "think", "<\n</think>\n <", reasoning="<", content="<", prompt_end="<think>\n"
+    ),
+    "think, half a marker that the model means": Transcript(
+        "think", " </th", reasoning="</th", prompt_end="<think>\n"
+    ),
     "think, opened by the prompt": Transcript(
         "think", "Hm.\n</think>\n\nHi", reasoning="Hm.", content="Hi", prompt_end="<think>\n"
     ),
@@ -365,12 +371,18 @@ def test_wherever_an_output_ends_it_shows_no_half_of_a_call(transcript: Transcri
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS.values(), ids=TRANSCRIPTS.keys())
 def test_nothing_has_been_emitted_of_what_is_pending(transcript: Transcript) -> None:
+    assert_all_follows_from_what_is_not_pending(transcript, transcript.text)
+
+
+def assert_all_follows_from_what_is_not_pending(
+    transcript: Transcript, pieces: Iterable[str]
+) -> None:
     parser = by_name(transcript.chat_format).parser(transcript.prompt_end, transcript.tool_use)
     emitted = Output()
     fed = ""
-    for character in transcript.text:
-        emitted.take(parser.feed(character))
-        fed += character
+    for piece in pieces:
+        emitted.take(parser.feed(piece))
+        fed += piece
         assert fed.endswith(parser.pending)
         before = by_name(transcript.chat_format).parser(transcript.prompt_end, transcript.tool_use)
         assert Output().take(before.feed(fed.removesuffix(parser.pending))) == emitted
@@ -426,7 +438,7 @@ def test_arguments_come_as_they_are_written(name: str) -> None:
     st.booleans(),
     st.data(),
 )
-@settings(max_examples=400)
+@settings(max_examples=300)
 def test_nothing_that_a_model_writes_is_too_odd(
     name: str, parts: list[str], is_parallel: bool, is_cut: bool, data: st.DataObject
 ) -> None:
@@ -436,5 +448,6 @@ def test_nothing_that_a_model_writes_is_too_odd(
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     whole = read(transcript, [text], is_cut=is_cut)
     assert read(transcript, pieces, is_cut=is_cut) == whole
+    assert_all_follows_from_what_is_not_pending(transcript, pieces)
     assert is_parallel or len(whole.calls) <= 1
     assert {call[0] for call in whole.calls} <= {"add", "look_up"}

@@ -112,11 +112,8 @@ class _Parser(CallingParser):
         opening = yield from self._accept(START, CHANNEL, CONSTRAIN, MESSAGE, "to=")
         if not opening:
             return
-        while opening != MESSAGE:
-            if found := _HEADER_ENDS.search(self._text, self._at):
-                self._at = found.end()
-                break
-            yield from self._more()
+        if opening != MESSAGE:
+            yield from self._up_to(_HEADER_ENDS)
         self._header = self._text[begin : self._at]
 
     def _read_message(self, header: str) -> Steps[None]:
@@ -163,7 +160,7 @@ class _Parser(CallingParser):
             end = found.start() if found else _BODY_ENDS.partial_from(self._text, self._at)
             text = self._text[self._at : end].rstrip()
             if text:
-                self._at += len(text)
+                self._pass(text, _BODY_ENDS)
                 say(text)
             elif found:
                 # What begins the next message is read with it.

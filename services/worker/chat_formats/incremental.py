@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 from services.worker.chat_formats.base import Content, Delta, Reasoning, ToolCallArguments
+from services.worker.chat_formats.markers import Markers
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]
@@ -97,6 +98,12 @@ class IncrementalParser(ABC):
             raise EndedError
         yield
 
+    def _pass(self, text: str, markers: Markers) -> None:
+        """Reads a text in which there is no marker, as what follows it shows."""
+        self._at += len(text)
+        if markers.partial_from(text, 0) < len(text):
+            self._look(self._at + 1)
+
     def _look(self, end: int) -> None:
         self._looked_at = max(self._looked_at, end)
 
@@ -120,14 +127,24 @@ class IncrementalParser(ABC):
 
     def _matched(self, pattern: re.Pattern[str]) -> Steps[str]:
         """Reads a run of characters of one kind, up to the first that is of another."""
+        begin = end = self._at
         while True:
-            found = pattern.match(self._text, self._at)
-            end = found.end() if found else self._at
+            found = pattern.match(self._text, end)
+            end = found.end() if found else end
             if end < len(self._text):
                 self._look(end + 1)
-                begin, self._at = self._at, end
+                self._at = end
                 return self._text[begin:end]
             yield from self._more()
+
+    def _up_to(self, markers: Markers) -> Steps[str]:
+        """Reads up to the first of these, and it. Returns what stands before it."""
+        begin = scanned = self._at
+        while not (found := markers.search(self._text, scanned)):
+            scanned = markers.partial_from(self._text, scanned)
+            yield from self._more()
+        self._at = found.end()
+        return self._text[begin : found.start()]
 
     def _accept(self, *texts: str) -> Steps[str]:
         """Reads the longest of these that comes next. Empty where none does."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from services.worker.chat_formats.calling import BrokenCallError, NoCallError
 from services.worker.chat_formats.incremental import Steps
-from services.worker.chat_formats.json_extent import JsonExtent, scalar_end
+from services.worker.chat_formats.json_extent import JsonExtent
 from services.worker.chat_formats.segments import SegmentParser
 
 _NAMES = frozenset({"name", "function"})
+_WORD = re.compile(r"[\w.+-]*")
 _OTHERS = frozenset({"type", "id"})
 _ARGUMENTS = frozenset({"arguments", "parameters"})
 NO_ARGUMENTS = "{}"
@@ -142,14 +144,10 @@ class JsonCallParser(SegmentParser):
         if first in '{["':
             yield from self._read_extent(call, say)
             return
-        begin = self._at
-        while (end := scalar_end(self._text, begin)) == len(self._text):
-            yield from self._more()
-        self._look(end + 1)
-        if end == begin:
+        word = yield from self._matched(_WORD)
+        if not word:
             call.fail()
-        self._at = end
-        say(self._text[begin:end])
+        say(word)
 
     def _read_extent(self, call: CallSoFar, say: Callable[[str], None]) -> Steps[None]:
         extent = JsonExtent()

@@ -6,7 +6,6 @@ import re
 
 _OUTSIDE = re.compile(r"[\s\w:,.+-]*")
 _INSIDE = re.compile(r'[^"\\]*')
-_SCALAR = re.compile(r"[\w.+-]*")
 
 
 class JsonExtent:
@@ -64,11 +63,6 @@ class JsonExtent:
                 return at
             at += 1
         return at
-
-
-def scalar_end(text: str, start: int) -> int:
-    """Where a number or a word of JSON ends, or the text does."""
-    return _end(_SCALAR, text, start)
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:

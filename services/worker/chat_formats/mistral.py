@@ -82,10 +82,8 @@ class _Parser(JsonCallParser):
 
     def _leave_call(self) -> Steps[None]:
         """Nothing closes a call: the next one does."""
-        while not (found := self._call_markers.search(self._text, self._at)):
-            self._at = self._call_markers.partial_from(self._text, self._at)
-            yield from self._more()
-        self._at = found.start()
+        yield from self._up_to(self._call_markers)
+        self._at -= len(OPENING)
 
 
 def _call(tool: Tool, tool_use: ToolUse) -> Form:

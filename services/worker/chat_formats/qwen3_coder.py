@@ -29,6 +29,7 @@ FUNCTION_END = "</function>"
 PARAMETER = "<parameter="
 PARAMETER_END = "</parameter>"
 
+_NAME_END = Markers([">"])
 _PARAMETER_ENDS = Markers([PARAMETER_END, "\n" + PARAMETER_END])
 
 
@@ -99,10 +100,8 @@ class _Parser(SegmentParser):
 
     def _read_name(self) -> Steps[str]:
         """A name up to its bracket."""
-        while (end := self._text.find(">", self._at)) < 0:
-            yield from self._more()
-        begin, self._at = self._at, end + 1
-        return self._text[begin:end].strip()
+        name = yield from self._up_to(_NAME_END)
+        return name.strip()
 
     def _read_value(self, schema: Mapping[str, Any] | None) -> Steps[None]:
         if (yield from self._next()) == "\n":
@@ -112,10 +111,7 @@ class _Parser(SegmentParser):
             yield from self._read_text()
             self._say_arguments('"')
             return
-        while not (found := _PARAMETER_ENDS.search(self._text, self._at)):
-            yield from self._more()
-        text = self._text[self._at : found.start()]
-        self._at = found.end()
+        text = yield from self._up_to(_PARAMETER_ENDS)
         self._say_arguments(text_value(text, schema))
 
     def _read_text(self) -> Steps[None]:

@@ -82,6 +82,7 @@ class SegmentParser(CallingParser):
         try:
             yield from self._read_calls(marker)
         except NoCallError:
+            self._look(self._at)
             self._at = self._call_begin
             return self._call_scan
         except BrokenCallError:
@@ -106,7 +107,7 @@ class SegmentParser(CallingParser):
             end = found.start() if found else closing.partial_from(self._text, self._at)
             said = self._text[self._at : end].rstrip()
             if said:
-                self._at += len(said)
+                self._pass(said, closing)
                 self._emit(Reasoning(said.lstrip() if is_first else said))
                 is_first = False
             elif found:
@@ -117,7 +118,7 @@ class SegmentParser(CallingParser):
                     yield from self._more()
                 except EndedError:
                     rest = self._rest(closing)
-                    if rest and not is_first:
+                    if rest := rest.lstrip() if is_first else rest:
                         self._emit(Reasoning(rest))
                     raise
         self.is_reasoning = False
@@ -153,7 +154,7 @@ class SegmentParser(CallingParser):
             if markers:
                 said = said.rstrip()
             if said:
-                self._at += len(said)
+                self._pass(said, markers)
                 scan = max(0, scan - len(said))
                 self._say_content(said)
             elif found:
@@ -166,7 +167,7 @@ class SegmentParser(CallingParser):
                     yield from self._more()
                 except EndedError:
                     rest = self._rest(markers)
-                    if rest and not self._is_behind_marker:
+                    if rest.strip() or not self._is_behind_marker:
                         self._say_content(rest)
                     raise
 
@@ -191,8 +192,4 @@ class SegmentParser(CallingParser):
 
     def _leave_call(self) -> Steps[None]:
         """Reads what a broken call leaves, and the call's end."""
-        endings = Markers(self._call_endings)
-        while not (found := endings.search(self._text, self._at)):
-            self._at = endings.partial_from(self._text, self._at)
-            yield from self._more()
-        self._at = found.end()
+        yield from self._up_to(Markers(self._call_endings))
