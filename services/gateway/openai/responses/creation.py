@@ -12,7 +12,8 @@ from services.gateway.api.leaving import abandon_when_over
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
 from services.gateway.openai.responses.archive import ResponseArchive, record_of
-from services.gateway.openai.responses.background import BackgroundResponse, BackgroundResponses
+from services.gateway.openai.responses.background import BackgroundResponses
+from services.gateway.openai.responses.background_response import BackgroundResponse
 from services.gateway.openai.responses.events import EventPrinter
 from services.gateway.openai.responses.making import ResponseInMaking
 from services.gateway.openai.responses.preparing import PreparedResponse, Preparing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.gateway.openai.json_text import array, quoted
-from services.gateway.openai.responses.output import (
+from services.gateway.openai.responses.output_items import (
     FunctionCallItem,
     MessageItem,
     OutputItem,

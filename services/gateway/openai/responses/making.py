@@ -8,14 +8,8 @@ from services.gateway.openai.json_fields import with_integers
 from services.gateway.openai.json_text import encoded, quoted
 from services.gateway.openai.responses.events import CANCELLED
 from services.gateway.openai.responses.items import Item
-from services.gateway.openai.responses.output import (
-    COMPLETED,
-    IN_PROGRESS,
-    INCOMPLETE,
-    NobodyListens,
-    Output,
-    OutputListener,
-)
+from services.gateway.openai.responses.output import NobodyListens, Output, OutputListener
+from services.gateway.openai.responses.output_items import COMPLETED, IN_PROGRESS, INCOMPLETE
 from services.mesh.errors import MeshError
 from tokenmesh.mesh.v1 import generation_pb2
 from tokenmesh.worker.v1 import worker_pb2
