@@ -15,6 +15,19 @@ Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
 
+GRPC_HEADER_MESSAGE = "Invalid encoding on %s"
+"""gRPC logs the whole value of a header that is no UTF-8. It may be a key with a byte too many."""
+
+
+def _hide_header(record: logging.LogRecord) -> bool:
+    """Has such a record tell what happened without the value."""
+    if record.msg == GRPC_HEADER_MESSAGE:
+        record.msg = "a call's header is no UTF-8; its value is not logged"
+        record.args = ()
+        record.exc_info = None
+    return True
+
+
 def configure(service: str, level: Level = "info", log_format: LogFormat = "auto") -> None:
     """Sends the logs of this process, the standard library's included, to standard error."""
     as_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
@@ -35,6 +48,7 @@ def configure(service: str, level: Level = "info", log_format: LogFormat = "auto
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_hide_header)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -337,7 +337,13 @@ def test_nothing_that_the_mesh_lets_out_holds_a_key(keyed: Keyed, folder: Path) 
                 client.chat.completions.create(
                     model=MODEL, messages=HELLO, extra_body=body, max_tokens=1
                 )
+    # gRPC itself logs what is no UTF-8: here a key with a byte too many.
+    with connected(mesh.grpc_address) as connection:
+        head = request("/v1/completions", {"model": MODEL}, "connection: close", "x-api-key: @")
+        connection.sendall(head.replace(b"@", keyed.plain.encode() + b"\xff"))
+        assert read_until_closed(connection).startswith(b"HTTP/1.1 401")
     log = Path(mesh.run_folder, "gateway.log")
+    assert "a call's header is no UTF-8" in log.read_text()
     keyed.file.touch()
     wait_for("the file was read anew", lambda: "API keys were read anew" in log.read_text())
     (gateway,) = (each.process_id for each in mesh.processes if each.job == "gateway")

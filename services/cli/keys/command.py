@@ -19,7 +19,13 @@ from services.cli.keys.file_change import change_file
 from services.cli.keys.lifetimes import expiry_of
 from services.cli.mesh_access import fail
 from services.cli.options import AsJson, Option
-from services.gateway.keys.hashing import MIN_SAFE_CHARACTERS, digest_of, hash_text, new_key
+from services.gateway.keys.hashing import (
+    MIN_SAFE_CHARACTERS,
+    digest_of,
+    hash_text,
+    is_sendable,
+    new_key,
+)
 from services.gateway.keys.key import Key, KeyLimits
 from services.gateway.keys.key_file import KeyFileError
 from services.gateway.keys.key_file_edit import with_key, with_revoked
@@ -168,6 +174,8 @@ def hash_key(
     text = asked.strip()
     if not text:
         fail("no key came from standard input", exit_code=2)
+    if not is_sendable(text):
+        fail("a key may hold printable ASCII only, and no blanks: headers carry nothing else", 2)
     if len(text) < MIN_SAFE_CHARACTERS and not allow_short:
         fail(
             f"a key of under {MIN_SAFE_CHARACTERS} characters can be guessed from its hash: let "

@@ -30,6 +30,11 @@ def new_key() -> str:
     return PREFIX + secrets.token_urlsafe(KEY_BYTES)
 
 
+def is_sendable(key: str) -> bool:
+    """Whether a header can carry it as it is."""
+    return 0 < len(key) <= MAX_KEY_CHARACTERS and all("!" <= letter <= "~" for letter in key)
+
+
 def digest_of(key: str) -> bytes:
     """The SHA-256 of a key."""
     return hashlib.sha256(key.encode()).digest()

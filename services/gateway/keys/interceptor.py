@@ -35,9 +35,13 @@ UNMETERED = frozenset(
         "/tokenmesh.gateway.v1.ModelService/GetModel",
         "/tokenmesh.openai.v1.ModelService/ListModels",
         "/tokenmesh.openai.v1.ModelService/RetrieveModel",
+        "/tokenmesh.openai.v1.ResponseService/RetrieveResponse",
+        "/tokenmesh.openai.v1.ResponseService/ListInputItems",
+        "/tokenmesh.openai.v1.ResponseService/CancelResponse",
+        "/tokenmesh.openai.v1.ResponseService/DeleteResponse",
     }
 )
-"""What is no request as rates count them: looking at what there is."""
+"""What is no request as rates count them: looking at what there is, and giving it up."""
 
 TURNS = frozenset({"/tokenmesh.gateway.v1.ChatService/Converse"})
 """Calls that hold many requests: each is counted when it comes."""

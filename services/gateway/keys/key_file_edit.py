@@ -38,7 +38,7 @@ def with_key(text: str, key: Key) -> str:
     if listed.flow_style:
         end = listed.end_mark.index - 1
         comma = ", " if listed.value else ""
-        changed = text[:end].rstrip(" \n") + comma + json.dumps(_fields(key)) + text[end:]
+        changed = text[:end].rstrip(" \n") + comma + _json(_fields(key)) + text[end:]
     else:
         line_end = "" if text.endswith("\n") else "\n"
         changed = text + line_end + _block(key, indent=listed.start_mark.column)
@@ -91,11 +91,19 @@ def _checked(changed: str, wanted: tuple[Key, ...]) -> str:
 
 
 def _block(key: Key, *, indent: int) -> str:
-    lines = [
-        f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in _fields(key).items()
-    ]
+    lines = [f"{name}: {_json(value)}" for name, value in _fields(key).items()]
     dash, blank = " " * indent + "- ", " " * indent + "  "
     return "".join(f"{blank if number else dash}{line}\n" for number, line in enumerate(lines))
+
+
+def _json(value: object) -> str:
+    """JSON that is YAML, too, which has no place for some characters, and takes others for the ends
+    of lines.
+    """
+    return "".join(
+        character if character.isprintable() or character > "\uffff" else f"\\u{ord(character):04x}"
+        for character in json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _fields(key: Key) -> dict[str, Any]:

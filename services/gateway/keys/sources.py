@@ -7,7 +7,12 @@ from pathlib import Path
 
 import structlog
 
-from services.gateway.keys.hashing import MAX_KEY_CHARACTERS, MIN_SAFE_CHARACTERS, digest_of
+from services.gateway.keys.hashing import (
+    MAX_KEY_CHARACTERS,
+    MIN_SAFE_CHARACTERS,
+    digest_of,
+    is_sendable,
+)
 from services.gateway.keys.key import Key
 from services.gateway.keys.key_file import MAX_FILE_BYTES, KeyFileError, read_keys
 from services.mesh.errors import StartError
@@ -27,13 +32,10 @@ def keys_of_option(text: str | None) -> tuple[Key, ...]:
     keys: list[Key] = []
     for number, part in enumerate(text.split(","), start=1):
         given = part.strip()
-        if not given or len(given) > MAX_KEY_CHARACTERS:
+        if not is_sendable(given):
             raise StartError(
-                f"--api-keys: key {number} must have 1 to {MAX_KEY_CHARACTERS} characters"
-            )
-        if not all("!" <= character <= "~" for character in given):
-            raise StartError(
-                f"--api-keys: key {number} may hold printable ASCII only, and no blanks"
+                f"--api-keys: key {number} must be 1 to {MAX_KEY_CHARACTERS} characters of "
+                "printable ASCII, without blanks"
             )
         keys.append(Key(_name(number), digest_of(given)))
     if len({key.digest for key in keys}) < len(keys):
