@@ -194,6 +194,10 @@ def test_messages_of_every_role_and_kind() -> None:
             "messages[0].tool_calls[0].function.name",
         ),
         ([{"role": "user", "content": "x", "name": 3}], "messages[0].name"),
+        (
+            [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}],
+            "messages[0].content[0].file.file_id",
+        ),
     ],
 )
 def test_a_malformed_message_is_named(messages: list[Any], field: str) -> None:

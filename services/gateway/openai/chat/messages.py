@@ -129,6 +129,8 @@ def _audio(audio: JsonObject) -> chat_pb2.Audio:
 
 
 def _file(file: JsonObject) -> chat_pb2.File:
+    if file["file_id"] is not None and file["file_data"] is None:
+        raise not_offered(file.path_of("file_id"))
     path = file.path_of("file_data")
     head, _, encoded = file.required_string("file_data").rpartition(",")
     media_type = head.removeprefix("data:").partition(";")[0]
