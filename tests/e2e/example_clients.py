@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.proto import google_protos
@@ -86,9 +86,13 @@ def built(client: ExampleClient) -> Path:
 
 
 def output_of(
-    client: ExampleClient, folder: Path, *arguments: str, exit_code: int = 0
+    client: ExampleClient, *arguments: str, api_key: str | None = None, exit_code: int = 0
 ) -> list[str]:
-    """The lines that the client prints."""
+    """The lines that the client prints; it is built where it is not."""
+    folder = built(client)
+    if api_key is not None:
+        environment = {**client.environment, "TOKENMESH_API_KEY": api_key}
+        client = replace(client, environment=environment)
     command = (*client.run, *arguments)
     return _checked(client, command, folder, RUN_LIMIT_S, exit_code).splitlines()
 

@@ -12,6 +12,7 @@ from tests.e2e.example_clients import CLIENTS_BY_LANGUAGE, built, output_of
 from tests.e2e.processes import running_service
 
 LANGUAGES = sorted(CLIENTS_BY_LANGUAGE)
+KEY = "sk-of-the-example-clients"
 
 
 def cancelled(mesh: MeshNotice) -> float:
@@ -33,9 +34,9 @@ def test_streams_leaves_interrupts_and_reads_errors(
     endless_mesh: MeshNotice, language: str
 ) -> None:
     client = CLIENTS_BY_LANGUAGE[language]
-    folder = built(client)
+    built(client)
     before = cancelled(endless_mesh)
-    lines = output_of(client, folder, endless_mesh.grpc_address, SCRIPTED_MODEL)
+    lines = output_of(client, endless_mesh.grpc_address, SCRIPTED_MODEL)
 
     # The worker has one place: what follows an answer that was left could not have come otherwise.
     titles = [line for line in lines if line.startswith("> ")]
@@ -63,11 +64,13 @@ def test_streams_leaves_interrupts_and_reads_errors(
 
 
 @pytest.mark.timeout(420)
-def test_tells_when_to_try_again(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("lonely")
-    with running_service(folder, "gateway", "--controller", "127.0.0.1:1") as (_, gateway):
+def test_brings_a_key_and_tells_when_to_try_again(tmp_path_factory: pytest.TempPathFactory) -> None:
+    options = ("--controller", "127.0.0.1:1", "--api-keys", KEY)
+    with running_service(tmp_path_factory.mktemp("lonely"), "gateway", *options) as (_, gateway):
         for language in LANGUAGES:
             client = CLIENTS_BY_LANGUAGE[language]
             arguments = (gateway.address, SCRIPTED_MODEL)
-            lines = output_of(client, built(client), *arguments, exit_code=1)
-            assert lines[-2:] == ["  reason: NO_WORKER", "  retry after: 2000 ms"]
+            refused = output_of(client, *arguments, exit_code=1)
+            assert refused[-1] == "  reason: INVALID_API_KEY"
+            told = output_of(client, *arguments, api_key=KEY, exit_code=1)
+            assert told[-2:] == ["  reason: NO_WORKER", "  retry after: 2000 ms"]

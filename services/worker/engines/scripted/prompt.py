@@ -78,10 +78,11 @@ def _content_text(message: Mapping[str, Any], field: str) -> str:
         return content or ""
     texts = []
     for part in content:
-        if part.get("type") != "text":
+        kind = part.get("type")
+        if kind not in ("text", "refusal"):
             raise InvalidRequestError(
-                f"{field} holds a part of type {part.get('type')!r}; this model takes text only",
+                f"{field} holds a part of type {kind!r}; this model takes text only",
                 field=field,
             )
-        texts.append(str(part.get("text", "")))
+        texts.append(str(part.get(kind, "")))
     return "".join(texts)
