@@ -319,9 +319,17 @@ async def test_a_cut_changes_nothing_that_a_model_says() -> None:
     request.prompt.tools.add(name="f")
     async with running_mesh("letters") as mesh:
         choice = await cut_everywhere(mesh, request)
+        # What is held back to the end is parsed all the same.
+        request.sampling.best_of = 4
+        request.sampling.choices = 2
+        best = await answer_of(mesh.client.chat.Chat(request))
     assert choice.text
     assert choice.reasoning
     assert choice.calls
+    assert sorted(best.choices) == [0, 1]
+    assert all(each.finish for each in best.choices.values())
+    assert any(each.reasoning or each.calls for each in best.choices.values())
+    assert best.usage.completion_tokens > TOKENS
 
 
 async def test_a_cut_changes_nothing_of_a_call_that_is_forced() -> None:
