@@ -138,7 +138,7 @@ def test_any_completion_request(prompt: Any, max_tokens: int, stop: Any) -> None
     assert refused is None or (refused.field and refused.message)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     given_input=JSON | st.lists(OBJECTS | JSON, max_size=4),
     tools=st.lists(OBJECTS | JSON, max_size=2),
@@ -179,7 +179,7 @@ def test_any_response_request(
     assert refused is None or (refused.field and refused.message)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(items=st.lists(OBJECTS, max_size=4))
 def test_any_items(items: list[dict[str, Any]]) -> None:
     request = CreateResponseRequest(model="m", input=value_of(items))
