@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from services.gateway.keys.hashing import digest_of
+from services.gateway.keys.key import Key, KeyLimits
 from services.mesh.errors import (
     ContextLengthError,
     InternalError,
@@ -263,3 +265,22 @@ async def test_models_that_cannot(address: str) -> None:
         generating = await error_of(client.chat.Chat(chat_request()))
         assert (generating.code, generating.reason) == ("INVALID_ARGUMENT", "CAPABILITY_MISSING")
         assert "embeds" in generating.message
+
+
+async def test_a_key_pays_for_what_is_embedded_and_for_its_models_alone(address: str) -> None:
+    text = "a key, long enough to be none that is guessed"
+    limits = KeyLimits(tokens_per_minute=100)
+    key = Key("alice", digest_of(text), models=(MODEL,), limits=limits)
+    options = {"metadata": (("authorization", f"Bearer {text}"),)}
+    async with worker(address), gateway(address, api_keys=(key,)) as client:
+        await eventually(lambda: client.metric("tokenmesh_gateway_workers", state="serving") == 1)
+        texts = ["x"] * 150
+        await client.embedding.Embed(embed_request(*texts), **options)
+        tokens = client.metric("tokenmesh_gateway_key_tokens_total", key="alice", kind="prompt")
+        owing = await error_of(client.embedding.Embed(embed_request("x"), **options))
+        other = await error_of(client.embedding.Embed(embed_request("x", model="b"), **options))
+        bare = await error_of(client.embedding.Embed(embed_request("x")))
+    assert tokens == 150
+    assert (owing.code, owing.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+    assert owing.retry_after_s
+    assert (other.code, bare.code) == ("PERMISSION_DENIED", "UNAUTHENTICATED")

@@ -1,0 +1,1 @@
+"""Measures the encoder engine: what batching brings, beside transformers by itself."""
