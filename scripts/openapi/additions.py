@@ -4,7 +4,8 @@ Each file may hold:
 
     document:    what stands at the top of the description
     errors:      HTTP status → what it means; `of: body` only for calls with a body
-    operations:  Service.Method → tag, response, events, request examples
+    operations:  Service.Method → tag, response, events, whether they end with [DONE] (`done`,
+                 default true), request examples
     messages:    message → required fields, refused ones, what a field's schema says beyond its
                  type, what the message's own schema says beyond its fields
     schemas:     schemas that no message of the protos has
