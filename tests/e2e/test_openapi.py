@@ -32,6 +32,9 @@ from tests.openapi import (
     validator,
 )
 
+# Three meshes are started in its course.
+pytestmark = pytest.mark.timeout(300)
+
 LIMIT_S = 60.0
 EXAMPLES = 10
 FIELDS_AT_ONCE = 4
