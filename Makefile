@@ -58,6 +58,9 @@ bench-engine: $(INSTALLED_DEV) ## Measure the default engine, beside its peers w
 bench-gpu: $(INSTALLED_DEV) ## Measure the default engine's steps on a GPU, beside transformers' own
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
+bench-constraints: $(INSTALLED_DEV) ## Measure outputs held to forms: the libraries for it, and the engine's batch
+	$(BIN)/python -m benchmarks.constraints $(ARGS)
+
 bench-peers: $(INSTALLED_DEV) ## Install the engine's peers in .peers, each in an environment of its own
 	$(BIN)/python -m benchmarks.peers.environments $(ARGS)
 
@@ -103,4 +106,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline openapi lock bench bench-engine bench-gpu bench-peers chaos profile-engine clean
+.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline openapi lock bench bench-constraints bench-engine bench-gpu bench-peers chaos profile-engine clean
