@@ -89,7 +89,17 @@ def nested(depth: int) -> str:
     return '{"items":' * depth + "{}" + "}" * depth
 
 
+def chained(rules: int) -> str:
+    """Terminals that each hold the next: as deep as there are rules."""
+    chain = "".join(f'A{each}: (A{each + 1} "x")*\n' for each in range(rules))
+    return f'start: A0\n{chain}A{rules}: "y"\n'
+
+
 HOSTILE: dict[str, Form] = {
+    "what ends the library": Grammar(chained(4_500)),
+    "what never comes back": Json(
+        json.dumps({"allOf": [{"type": "string", "pattern": f"a{{{each}}}"} for each in range(20)]})
+    ),
     "deep schema": Json(nested(2_000)),
     "deep expression": Regex("(" * 5_000 + "a" + ")" * 5_000),
     "deep grammar": Grammar("start: " + "(" * 20_000 + '"a"' + ")" * 20_000),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -29,17 +29,17 @@ from services.worker.engines.guidance.refusals import (
     too_large,
     unsatisfiable,
 )
+from services.worker.engines.guidance.trial import TrialError, Trials
 
 CACHED_FORMS = 128
 """Compiled forms that are kept: some 10 to 100 KiB each."""
 
-_LIMITS = LLParserLimits(
+_LIMITS: Mapping[str, Any] = {
     # A state takes about 2 KiB, and each output has its own.
-    max_lexer_states=20_000,
+    "max_lexer_states": 20_000,
     # Milliseconds for a token, in an object of a thousand properties that may all be missing.
-    max_items_in_row=5_000,
-    verbose_errors=False,
-)
+    "max_items_in_row": 5_000,
+}
 
 
 class GuidanceCompiler:
@@ -48,6 +48,7 @@ class GuidanceCompiler:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._marker_ids = vocabulary.marker_ids
         self._tokenizer = _tokenizer(vocabulary)
+        self._trials = Trials(self._tokenizer.vocab_size, _LIMITS)
         self._executor = LLExecutor()
         self._lock = threading.Lock()
         self._compiled: OrderedDict[Form, Future[LLMatcher]] = OrderedDict()
@@ -124,7 +125,11 @@ class GuidanceCompiler:
     def _matcher(self, form: Form) -> LLMatcher:
         try:
             grammar = write_grammar(form, self._marker_ids)
-            return LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
+            self._trials.run(grammar)
+            limits = LLParserLimits(**_LIMITS, verbose_errors=False)
+            return LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        except TrialError as error:
+            raise refusal(form, str(error)) from error
         except UnicodeEncodeError as error:
             said = "it holds half of a surrogate pair, which is no character"
             raise refusal(form, said) from error
