@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, results
-from benchmarks.constraints.batch import MODELS, measure
+from benchmarks.constraints.batch import MODELS, ROUNDS, measure
 from benchmarks.constraints.libraries import LIBRARIES, XGRAMMAR, XGRAMMAR_FOLDER
 from benchmarks.constraints.report import markdown
 from benchmarks.constraints.vocabularies import NAMES, tokenizer_of
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None, *, folder: Path = results.FOLDE
     parser.add_argument(
         "--install-peer", action="store_true", help=f"install xgrammar in {XGRAMMAR_FOLDER}"
     )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="of each kind in the batch, beside the first"
+    )
     given = parser.parse_args(arguments)
     for part in given.parts:
         if part not in PARTS:
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None, *, folder: Path = results.FOLDE
     if not given.parts or "libraries" in given.parts:
         content["libraries"] = _libraries()
     if not given.parts or "batch" in given.parts:
-        content["batch"] = [asyncio.run(measure(name)) for name in MODELS]
+        content["batch"] = [asyncio.run(measure(name, given.rounds)) for name in MODELS]
     target, report = results.keep(content, markdown, "-constraints", folder=folder)
     print(f"{report}\nkept as {target.name}")
 

@@ -51,7 +51,7 @@ FORM = Json(
 """Has no end within the tokens of a round."""
 
 
-async def measure(name: str) -> dict[str, Any]:
+async def measure(name: str, count: int = ROUNDS) -> dict[str, Any]:
     """Tokens per second of each kind of sequence, by how many are held to a form."""
     settings = EngineSettings(str(MODELS[name]()), device="cpu", dtype="float32", max_running=BATCH)
     engine = TransformersEngine(settings)
@@ -62,7 +62,7 @@ async def measure(name: str) -> dict[str, Any]:
     try:
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(rounds.read())
-            for number in range(ROUNDS + 1):
+            for number in range(count + 1):
                 for held in HELD:
                     figures = await rounds.take(held)
                     if number:
@@ -74,6 +74,7 @@ async def measure(name: str) -> dict[str, Any]:
         await engine.stop()
     return {
         "model": name,
+        "rounds": count,
         "vocabulary": engine.models[0].vocabulary_size,
         "others_cores": disturbance.cores(),
         "mask_s": counters.mask_s,

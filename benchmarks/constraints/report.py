@@ -88,7 +88,8 @@ def _batch(taken: list[dict[str, Any]]) -> Iterator[str]:
         yield (
             f"\n### {each['model']}, {each['vocabulary']:,} tokens of vocabulary\n\n"
             f"A mask took {each['mask_s'] / each['masks'] * 1e6:.0f} µs, beside the model's "
-            f"computing. Others took {each['others_cores']} cores meanwhile.\n"
+            f"computing; {each['rounds']} rounds of each kind. Others took "
+            f"{each['others_cores']} cores meanwhile.\n"
         )
         none = each["kinds"]["0"]
         base = {"free": none["free"], "held": none["free"], "all": none["all"]}
