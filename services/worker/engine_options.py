@@ -199,7 +199,7 @@ BatchTokens = Annotated[
     int | None,
     EncoderOption(
         help="Tokens of one forward pass, padding included. More uses an accelerator better; fewer "
-        "let what comes meanwhile begin sooner. By default 2048 on a CPU, 16384 elsewhere.",
+        "let what comes meanwhile begin sooner. By default 1024 on a CPU, 16384 elsewhere.",
     ),
 ]
 EmbedInTruncate = Annotated[

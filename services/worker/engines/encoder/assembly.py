@@ -18,7 +18,7 @@ from services.worker.engines.transformers.checkpoint.device import default_threa
 
 log = structlog.get_logger()
 
-CPU_BATCH_TOKENS = 2048
+CPU_BATCH_TOKENS = 1024
 ACCELERATOR_BATCH_TOKENS = 16_384
 
 

@@ -27,7 +27,7 @@ class EncoderSettings:
 
     batch_tokens: int | None = None
     """Tokens of one forward pass, padding included. More uses an accelerator better; fewer let a
-    call that comes meanwhile begin sooner, and waste less on padding. Default: 2,048 on a CPU,
+    call that comes meanwhile begin sooner, and waste less on padding. Default: 1,024 on a CPU,
     where larger batches bring nothing (benchmarks/embeddings), 16,384 on an accelerator."""
 
     pooling: str = "auto"
