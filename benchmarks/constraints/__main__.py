@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None, *, folder: Path = results.FOLDE
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help="of each kind in the batch, beside the first"
     )
+    parser.add_argument(
+        "--model", choices=list(MODELS), action="append", help="in the batch; all by default"
+    )
     given = parser.parse_args(arguments)
     for part in given.parts:
         if part not in PARTS:
@@ -48,7 +51,8 @@ def main(arguments: Sequence[str] | None = None, *, folder: Path = results.FOLDE
     if not given.parts or "libraries" in given.parts:
         content["libraries"] = _libraries()
     if not given.parts or "batch" in given.parts:
-        content["batch"] = [asyncio.run(measure(name, given.rounds)) for name in MODELS]
+        names = given.model or list(MODELS)
+        content["batch"] = [asyncio.run(measure(name, given.rounds)) for name in names]
     target, report = results.keep(content, markdown, "-constraints", folder=folder)
     print(f"{report}\nkept as {target.name}")
 
