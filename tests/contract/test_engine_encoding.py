@@ -153,7 +153,7 @@ async def test_a_long_text_is_refused_or_cut(any_engine: EngineClient, text: str
     context_tokens = any_engine.engine.models[0].context_length_tokens
     for truncation, most in (
         (Truncation(truncate=True), context_tokens),
-        (Truncation(tokens=9), 9),
+        (Truncation(tokens=20), 20),
     ):
         cut = await call_of(any_engine, text=text, truncation=truncation)  # type: ignore[misc]
         short = await call_of(any_engine, text="x", truncation=truncation)  # type: ignore[misc]
