@@ -62,6 +62,9 @@ class ChoicesCompiler:
     def fill(self, constraints: Sequence[TokenConstraint], words: BatchWords) -> None:
         fill_each(constraints, words)
 
+    def close(self) -> None:
+        pass
+
     def counters(self) -> CompilerCounters:
         return CompilerCounters()
 

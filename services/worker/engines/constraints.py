@@ -90,6 +90,10 @@ class ConstraintCompiler(Protocol):
         """Has each constraint fill its row."""
         ...
 
+    def close(self) -> None:
+        """Gives up what it holds beside memory. Nothing new is compiled any more."""
+        ...
+
     def counters(self) -> CompilerCounters:
         """What it has done so far."""
         ...

@@ -58,6 +58,10 @@ class GuidanceCompiler:
         """What it has done so far."""
         return self._counters
 
+    def close(self) -> None:
+        """Ends the processes that try forms. Nothing new is compiled any more."""
+        self._trials.close()
+
     def is_compiled(self, form: Form) -> bool:
         """Whether compiling takes no time."""
         with self._lock:

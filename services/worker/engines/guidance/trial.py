@@ -35,6 +35,7 @@ class Trials:
             *(sys.executable, "-I", str(_SCRIPT), str(vocabulary_size), json.dumps(dict(limits)))
         ]
         self._own = threading.local()
+        self._started: list[subprocess.Popen[str]] = []
 
     def run(self, grammar: str) -> None:
         """Returns when the grammar has been compiled elsewhere, or refused there.
@@ -75,9 +76,17 @@ class Trials:
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
+            self._started.append(process)
         return process
+
+    def close(self) -> None:
+        """Ends all processes. Nothing is tried any more."""
+        for process in self._started:
+            process.kill()
+            process.wait()
 
     def _end(self, process: subprocess.Popen[str]) -> None:
         self._own.process = None
+        self._started.remove(process)
         process.kill()
         process.communicate()

@@ -147,6 +147,8 @@ class TransformersEngine:
             self._thread = None
         self._reading.shutdown(wait=False, cancel_futures=True)
         self._compiling.close()
+        if self._assembly is not None and self._assembly.compiler is not None:
+            self._assembly.compiler.close()
 
     async def submit(self, request: EngineRequest) -> None:
         """Compiles the output's form and reads the prompt in threads, then queues the request."""
