@@ -52,6 +52,9 @@ check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and 
 bench: $(INSTALLED_DEV) ## Measure what the mesh itself costs, and keep the results in benchmarks/results
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-gateway: $(INSTALLED_DEV) ## Measure what a token costs a gateway's core: [ARGS='--beside CHECKOUT']
+	$(BIN)/python -m benchmarks.gateway_core $(ARGS)
+
 bench-engine: $(INSTALLED_DEV) ## Measure the default engine, beside its peers where they are installed
 	$(BIN)/python -m benchmarks.engine $(or $(ARGS),all)
 
@@ -106,4 +109,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline openapi lock bench bench-constraints bench-engine bench-gpu bench-peers chaos profile-engine clean
+.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline openapi lock bench bench-gateway bench-constraints bench-engine bench-gpu bench-peers chaos profile-engine clean

@@ -20,6 +20,9 @@ class Answer:
 
     arrivals_s: list[float] = field(default_factory=list)
     completion_tokens: int = 0
+    chunks: int = 0
+    """Pieces of output that were sent one by one, of targets that count them. Fewer than tokens
+    where tokens were merged."""
 
 
 class AnswerError(Exception):
@@ -36,6 +39,7 @@ class Measurement:
 
     elapsed_s: float = 0.0
     completion_tokens: int = 0
+    chunks: int = 0
     request_s: list[float] = field(default_factory=list)
     first_token_s: list[float] = field(default_factory=list)
     gap_s: list[float] = field(default_factory=list)
@@ -63,6 +67,7 @@ async def _ask_once(
     measurement.first_token_s.append(arrivals_s[0] - began_s)
     measurement.gap_s.extend(later - earlier for earlier, later in itertools.pairwise(arrivals_s))
     measurement.completion_tokens += answer.completion_tokens
+    measurement.chunks += answer.chunks
     return True
 
 

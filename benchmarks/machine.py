@@ -24,10 +24,11 @@ def _field(path: str, name: str) -> str:
     return ""
 
 
-def _commit() -> str:
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """What a checkout is at; the one of this code unless told otherwise."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -44,7 +45,7 @@ def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "packages": {package: version(package) for package in packages},
-        "commit": _commit(),
+        "commit": commit(),
         "load_average_1m_before": load_average(),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -32,13 +33,23 @@ async def _until_ready(process: asyncio.subprocess.Process, ready_file: Path) ->
 
 @asynccontextmanager
 async def running(
-    worker_options: Sequence[str], *, up_options: Sequence[str] = SCRIPTED, workers: int = 1
+    worker_options: Sequence[str],
+    *,
+    up_options: Sequence[str] = SCRIPTED,
+    workers: int = 1,
+    checkout: Path | None = None,
 ) -> AsyncIterator[MeshNotice]:
     """A mesh, ready; it ends with the block. Without `up_options`, with the scripted engine.
+
+    Args:
+        checkout: runs the code of this one in place of the code that measures.
 
     Raises:
         MeshStartError: it did not start.
     """
+    environment = dict(os.environ)
+    if checkout is not None:
+        environment["PYTHONPATH"] = f"{checkout}{os.pathsep}{checkout / 'gen'}"
     with tempfile.TemporaryDirectory(prefix="tokenmesh-bench-") as folder:
         ready_file = Path(folder, "ready.json")
         process = await asyncio.create_subprocess_exec(
@@ -54,6 +65,8 @@ async def running(
             *("--run-dir", folder, "--ready-file", str(ready_file), "--log-level", "warning"),
             *("--workers", str(workers)),
             *("--", *worker_options),
+            cwd=checkout,
+            env=environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -36,6 +36,7 @@ def summarise(measurement: Measurement) -> dict[str, Any]:
         "elapsed_s": round(measurement.elapsed_s, 4),
         "requests_per_s": round(requests / measurement.elapsed_s, 2),
         "tokens_per_s": round(measurement.completion_tokens / measurement.elapsed_s, 2),
+        "chunks_per_token": round(measurement.chunks / max(1, measurement.completion_tokens), 3),
         "request_ms": spread_ms(measurement.request_s),
         "first_token_ms": spread_ms(measurement.first_token_s),
         "gap_ms": spread_ms(measurement.gap_s),

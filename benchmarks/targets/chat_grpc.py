@@ -36,6 +36,7 @@ class _ChatClient:
                 kind = response.WhichOneof("event")
                 if kind == "chunk":
                     answer.arrivals_s.append(time.perf_counter())
+                    answer.chunks += 1
                 elif kind == "completed":
                     answer.completion_tokens = response.completed.usage.completion_tokens
         except grpc.aio.AioRpcError as error:

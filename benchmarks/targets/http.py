@@ -81,12 +81,13 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
 
-def make_request(address: str, path: str, fields: dict[str, object]) -> bytes:
+def make_request(address: str, path: str, fields: dict[str, object], *, api_key: str = "") -> bytes:
     """A POST of JSON, as bytes."""
     body = json.dumps(fields).encode()
+    authorization = f"authorization: Bearer {api_key}\r\n" if api_key else ""
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
+        f"{authorization}content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

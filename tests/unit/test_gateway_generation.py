@@ -337,3 +337,38 @@ async def test_a_long_whole_answer_is_joined_without_loss(admission: Admission) 
     assert [event.WhichOneof("event") for event in events] == ["started", "chunk", "finished"]
     assert events[1].chunk.text == "x" * tokens
     assert list(events[1].chunk.token_ids) == list(range(1, tokens + 1))
+
+
+async def test_a_token_goes_on_at_once(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Link("w1")
+    async with generation(link, admission=admission, window_tokens=64) as relay:
+        loop = asyncio.get_running_loop()
+
+        def no_timer(*_: Any, **__: Any) -> None:
+            raise AssertionError("a token waits for time to pass")
+
+        # What has to wait for time to pass needs one of them.
+        monkeypatch.setattr(loop, "call_later", no_timer)
+        monkeypatch.setattr(loop, "call_at", no_timer)
+        for number in range(16):
+            next_events = asyncio.ensure_future(anext(relay))
+            await asyncio.sleep(0)
+            link.attempts[0].receive(chunk(number, f"{number} ", number))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert next_events.done()
+            assert [event.chunk.text for event in next_events.result()] == [f"{number} "]
+        monkeypatch.undo()
+
+
+async def test_what_waits_for_a_client_comes_joined_and_whole(admission: Admission) -> None:
+    link = Link("w1")
+    async with generation(link, admission=admission, window_tokens=64) as relay:
+        for number in range(16):
+            link.attempts[0].receive(chunk(number, f"{number} ", number))
+        (event,) = await anext(relay)
+        assert event.chunk.text == "".join(f"{number} " for number in range(16))
+        assert list(event.chunk.token_ids) == list(range(16))
+        assert event.number == 15
