@@ -35,17 +35,19 @@ def merge(events: Sequence[worker_pb2.SequenceEvent]) -> list[worker_pb2.Sequenc
 
 def _join(run: list[worker_pb2.SequenceEvent]) -> None:
     """Puts the chunks of a run into its first. Each text is copied once, however long the run."""
-    chunk = run[0].chunk
-    further = [event.chunk for event in run[1:]]
+    chunks = [event.chunk for event in run]
+    chunk, *further = chunks
     run[0].number = run[-1].number
-    if any(event.chunk.HasField("output_bytes") for event in run):
-        chunk.output_bytes = sum(_output_bytes(event.chunk) for event in run)
-        chunk.reasoning_tokens = sum(event.chunk.reasoning_tokens for event in run)
-    chunk.text = "".join((chunk.text, *(each.text for each in further)))
-    chunk.reasoning = "".join((chunk.reasoning, *(each.reasoning for each in further)))
+    if any(each.HasField("output_bytes") for each in chunks):
+        chunk.output_bytes = sum(_output_bytes(each) for each in chunks)
+        chunk.reasoning_tokens = sum(each.reasoning_tokens for each in chunks)
+    chunk.text = "".join([each.text for each in chunks])
+    if reasoning := "".join([each.reasoning for each in chunks]):
+        chunk.reasoning = reasoning
     for each in further:
         chunk.token_ids.extend(each.token_ids)
-        chunk.logprobs.extend(each.logprobs)
+        if each.logprobs:
+            chunk.logprobs.extend(each.logprobs)
         if each.tool_calls:
             _join_calls(chunk.tool_calls, each.tool_calls)
 

@@ -35,7 +35,9 @@ class ChoiceProgress:
         if chunk.HasField("output_bytes"):
             self.delivered_bytes += chunk.output_bytes
             self.reasoning_tokens += chunk.reasoning_tokens
-            self.tool_calls += sum(call.HasField("id") for call in chunk.tool_calls)
+            # Nearly no token begins a call, so nothing is set up to count them.
+            for call in chunk.tool_calls:
+                self.tool_calls += call.HasField("id")
         else:
             text = chunk.text
             self.delivered_bytes += len(text) if text.isascii() else len(text.encode())
