@@ -75,6 +75,8 @@ def test_an_unknown_model_is_told_in_openais_words() -> None:
         ("sampling.include_stop_string", "include_stop_str_in_output"),
         ("prompt.messages[3].content", "messages[3].content"),
         ("prompt.tools[0].name", "tools[0].function.name"),
+        ("prompt.tools[0].parameters", "tools[0].function.parameters"),
+        ("prompt.tools[1].strict", "tools[1].function.strict"),
         ("prompt.tool_choice.mode", "tool_choice"),
         ("prompt.tool_choice.name", "tool_choice.function.name"),
         (

@@ -14,7 +14,10 @@ _CONSTRAINT = re.compile(r"\bsampling\.constraint((?:\.[a-z_]+)*)")
 RESPONSE_FORMAT = "response_format"
 # What OpenAI nests one level deeper, or less deep.
 _NESTING = (
-    (re.compile(r"\b(tools\[\d+\]|tool_calls\[\d+\])\.(name|arguments)\b"), r"\1.function.\2"),
+    (
+        re.compile(r"\b(tools\[\d+\]|tool_calls\[\d+\])\.(name|arguments|parameters|strict)\b"),
+        r"\1.function.\2",
+    ),
     (re.compile(r"\btool_choice\.name\b"), "tool_choice.function.name"),
     (re.compile(r"\btool_choice\.mode\b"), "tool_choice"),
     (re.compile(r"(content\[\d+\])\.image\.url\b"), r"\1.image_url.url"),
