@@ -12,6 +12,9 @@ from openai.types.chat import ChatCompletionStreamOptionsParam
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import (
     input_item_list_params,
+    input_token_count_params,
+    response_create_params,
+    response_retrieve_params,
 )
 
 from services.gateway.openai import unoffered
@@ -77,11 +80,11 @@ ROWS: dict[str, set[str]] = {
     "RerankRequest": documented(RERANK, 0),
     "ScoreRequest": documented(RERANK, 1),
     "CreateResponseRequest": documented(RESPONSES, 0),
-    "CountResponseInputTokensRequest": documented(RESPONSES, 0),
-    "RetrieveResponseRequest": documented(RESPONSES, 1),
-    "DeleteResponseRequest": documented(RESPONSES, 1),
-    "CancelResponseRequest": documented(RESPONSES, 1),
-    "ListInputItemsRequest": documented(RESPONSES, 2),
+    "CountResponseInputTokensRequest": documented(RESPONSES, 1),
+    "RetrieveResponseRequest": documented(RESPONSES, 2),
+    "DeleteResponseRequest": documented(RESPONSES, 2),
+    "CancelResponseRequest": documented(RESPONSES, 2),
+    "ListInputItemsRequest": documented(RESPONSES, 3),
     "ListModelsRequest": set(),
     "RetrieveModelRequest": documented(TOKENS, 0),
     "TokenizeRequest": documented(TOKENS, 1),
@@ -115,7 +118,7 @@ def test_every_field_has_its_row(request_type: Descriptor) -> None:
 def test_every_row_is_of_a_field() -> None:
     # Fields of completions are also those that chat completions describe.
     own = {"CreateCompletionRequest": documented("POST /v1/completions")}
-    others = {"DeleteResponseRequest", "CancelResponseRequest", "CountResponseInputTokensRequest"}
+    others = {"DeleteResponseRequest", "CancelResponseRequest"}
     for request_type in requests():
         if request_type.name not in others:
             rows = own.get(request_type.name, ROWS[request_type.name])
@@ -135,6 +138,18 @@ def test_the_options_of_streams_are_described() -> None:
         (COMPLETION, completion_create_params.CompletionCreateParamsStreaming),
         (chat_pb2.StreamOptions, ChatCompletionStreamOptionsParam),
         (embedding_pb2.CreateEmbeddingRequest, embedding_create_params.EmbeddingCreateParams),
+        (
+            response_pb2.CreateResponseRequest,
+            response_create_params.ResponseCreateParamsStreaming,
+        ),
+        (
+            response_pb2.CountResponseInputTokensRequest,
+            input_token_count_params.InputTokenCountParams,
+        ),
+        (
+            response_pb2.RetrieveResponseRequest,
+            response_retrieve_params.ResponseRetrieveParamsStreaming,
+        ),
         (response_pb2.ListInputItemsRequest, input_item_list_params.InputItemListParams),
     ],
     ids=lambda each: getattr(each, "__name__", None),

@@ -269,6 +269,7 @@ TEXT_PART = {"type": "input_text", "text": "a"}
         ({"max_tool_calls": 0}, "max_tool_calls", "minimum"),
         ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
         ({"prompt": {"id": "p"}}, "prompt", "instructions"),
+        ({"moderation": {"model": "m"}}, "moderation", "moderates"),
         ({"stream_options": {}}, "stream_options", "'stream'"),
         ({"background": True, "store": False}, "store", "Background"),
         ({"metadata": {"a": 3}}, "metadata.a", "a string"),

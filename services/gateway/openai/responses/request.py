@@ -167,6 +167,10 @@ def _refuse_what_is_not_offered(request: CreateResponseRequest) -> None:
             "'instructions' and 'input'.",
             field="prompt",
         )
+    if plain(request.moderation) is not None:
+        raise InvalidRequestError(
+            "Unsupported parameter: 'moderation'. Nothing here moderates.", field="moderation"
+        )
     if plain(request.stream_options) is not None and not request.stream:
         raise InvalidRequestError(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
