@@ -35,12 +35,8 @@ run: $(INSTALLED) ## Start a whole mesh: make run [MODEL=…] [DEVICE=…] [PORT
 test: $(INSTALLED_DEV) test-tools ## Run every test that a machine without an accelerator can run
 	$(BIN)/pytest $(ARGS)
 
-test-tools: ## Install what tests need beside Python packages
+test-tools: $(INSTALLED_DEV) ## Install what tests need that is not in .venv
 	@for script in $(sort $(wildcard scripts/install_*.sh)); do $$script || exit 1; done
-
-test-frameworks: $(INSTALLED_DEV) ## Install LangChain, LiteLLM and the like in .frameworks, and run them against a mesh
-	@scripts/setup_frameworks.sh
-	$(BIN)/pytest tests/e2e/test_frameworks.py $(ARGS)
 
 check: $(INSTALLED_DEV) ## Check format, lint, types, import layers, protos and stubs
 	$(BIN)/ruff format --check $(PRESENT_SOURCES)
@@ -109,4 +105,4 @@ $(INSTALLED_DEV): $(LOCKED)
 	@scripts/setup.sh transformers,dev
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup run test test-tools test-frameworks check format proto proto-check proto-baseline openapi lock bench bench-gateway bench-constraints bench-engine bench-gpu bench-peers chaos profile-engine clean
+.PHONY: help setup run test test-tools check format proto proto-check proto-baseline openapi lock bench bench-gateway bench-constraints bench-engine bench-gpu bench-peers chaos profile-engine clean
