@@ -3,7 +3,8 @@
     MeshError
     ├── InvalidRequestError            INVALID_ARGUMENT     the client must change the request
     │   ├── ContextLengthError                              the prompt does not fit the model
-    │   └── PoisonRequestError                              workers have died of the request
+    │   ├── PoisonRequestError                              workers have died of the request
+    │   └── BrokenChainError                                what a response continues is gone
     ├── NotFoundError                  NOT_FOUND
     │   ├── ModelNotFoundError                              nobody serves a model of that name
     │   └── WorkerNotFoundError                             no worker of that id holds a lease
@@ -16,7 +17,8 @@
     ├── UnavailableError               UNAVAILABLE          trying again may help
     │   ├── NoWorkerError                                   nobody takes requests for it just now
     │   ├── WorkerLostError                                 the worker died, hung or was cut off
-    │   └── WorkerDrainingError                             the worker asks for it to be moved
+    │   ├── WorkerDrainingError                             the worker asks for it to be moved
+    │   └── StoreError                                      the store of responses does not work
     ├── DeadlineError                  DEADLINE_EXCEEDED    the deadline passed
     ├── AbortedError                   ABORTED              somebody took over, or the caller left
     ├── ProtocolError                  FAILED_PRECONDITION  a frame came out of order
@@ -79,6 +81,12 @@ class PoisonRequestError(InvalidRequestError):
     """Workers have died of the request: no other is to."""
 
     default_reason = "POISON_REQUEST"
+
+
+class BrokenChainError(InvalidRequestError):
+    """A response continues another one that is no longer there."""
+
+    default_reason = "PREVIOUS_RESPONSE_NOT_FOUND"
 
 
 class NotFoundError(MeshError):
@@ -164,6 +172,13 @@ class WorkerDrainingError(UnavailableError):
     """The worker drains, and another one could go on with the request."""
 
     default_reason = "WORKER_DRAINING"
+    worker_fault = False
+
+
+class StoreError(UnavailableError):
+    """The store of responses does not work just now. Answers that need nothing of it go on."""
+
+    default_reason = "RESPONSE_STORE_UNAVAILABLE"
     worker_fault = False
 
 

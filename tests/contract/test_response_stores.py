@@ -11,14 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.gateway.openai.responses.metrics import ResponseMetrics
-from services.gateway.openai.responses.store.base import (
-    BrokenChainError,
-    ResponseStore,
-    StoredResponse,
-    StoreError,
-    StoreLimits,
-)
+from services.gateway.openai.responses.store.base import ResponseStore, StoredResponse, StoreLimits
 from services.gateway.openai.responses.store.sqlite import IN_MEMORY, SqliteStore
+from services.mesh.errors import BrokenChainError, StoreError
 from tests.fakes.response_store import FakeResponseStore
 
 LIMITS = StoreLimits(max_responses=4, max_bytes=20_000, ttl_s=100.0)

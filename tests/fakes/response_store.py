@@ -7,14 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from services.gateway.openai.json_text import encoded
 from services.gateway.openai.responses.items import Item
-from services.gateway.openai.responses.store.base import (
-    BrokenChainError,
-    StoredResponse,
-    StoreError,
-    StoreLimits,
-    StoreSize,
-)
+from services.gateway.openai.responses.store.base import StoredResponse, StoreLimits, StoreSize
 from services.gateway.openai.responses.stored_json import output_items
+from services.mesh.errors import BrokenChainError, StoreError
 
 
 @dataclass

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from services.gateway.openai.responses.metrics import ResponseMetrics
 from services.gateway.openai.responses.settings import ResponseSettings
 from services.gateway.openai.responses.store import schema, sqlite
-from services.gateway.openai.responses.store.base import StoredResponse, StoreError, StoreLimits
+from services.gateway.openai.responses.store.base import StoredResponse, StoreLimits
 from services.gateway.openai.responses.store.sqlite import SqliteStore
 from services.gateway.openai.responses.store.tables import ResponseTables
-from services.mesh.errors import StartError
+from services.mesh.errors import StartError, StoreError
 
 LIMITS = StoreLimits()
 

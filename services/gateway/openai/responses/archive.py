@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from services.gateway.openai.responses.items import Item
 from services.gateway.openai.responses.making import FAILED, ResponseInMaking
 from services.gateway.openai.responses.metrics import ResponseMetrics
-from services.gateway.openai.responses.store.base import ResponseStore, StoredResponse, StoreError
+from services.gateway.openai.responses.store.base import ResponseStore, StoredResponse
 from services.gateway.openai.responses.stored_json import ids_of, with_end
-from services.mesh.errors import NotFoundError
+from services.mesh.errors import NotFoundError, StoreError
 
 DEAD_AFTER_S = 15.0
 """Silence after which whoever makes a response is taken for dead. Many times as long as it may take

@@ -11,12 +11,12 @@ import structlog
 from services.gateway.openai.responses.background_response import BackgroundResponse
 from services.gateway.openai.responses.metrics import ResponseMetrics
 from services.gateway.openai.responses.output_items import IN_PROGRESS
-from services.gateway.openai.responses.store.base import ResponseStore, StoredResponse, StoreError
+from services.gateway.openai.responses.store.base import ResponseStore, StoredResponse
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.background import BackgroundTasks
 from services.gateway.relay.caller import Caller
 from services.gateway.relay.relay import Relay
-from services.mesh.errors import AbortedError, UnavailableError
+from services.mesh.errors import AbortedError, StoreError, UnavailableError
 from services.mesh.interceptors import as_mesh_error
 from tokenmesh.worker.v1 import worker_pb2
 

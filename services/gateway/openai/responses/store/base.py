@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from services.gateway.openai.responses.items import Item
-from services.mesh.errors import InvalidRequestError, UnavailableError
 
 RUNNING_STATUSES = ("queued", "in_progress")
-
-
-class StoreError(UnavailableError):
-    """The store does not work just now. Answers that need nothing of it go on."""
-
-    default_reason: ClassVar[str] = "RESPONSE_STORE_UNAVAILABLE"
-    worker_fault: ClassVar[bool] = False
-
-
-class BrokenChainError(InvalidRequestError):
-    """A response continues another one that is no longer there."""
-
-    default_reason: ClassVar[str] = "PREVIOUS_RESPONSE_NOT_FOUND"
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,9 @@ import structlog
 
 from services.gateway.openai.responses.items import Item
 from services.gateway.openai.responses.metrics import ResponseMetrics
-from services.gateway.openai.responses.store.base import (
-    StoredResponse,
-    StoreError,
-    StoreLimits,
-    StoreSize,
-)
+from services.gateway.openai.responses.store.base import StoredResponse, StoreLimits, StoreSize
 from services.gateway.openai.responses.store.tables import ResponseTables
-from services.mesh.errors import MeshError, StartError
+from services.mesh.errors import MeshError, StartError, StoreError
 
 log = structlog.get_logger()
 

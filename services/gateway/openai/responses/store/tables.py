@@ -9,13 +9,8 @@ from contextlib import contextmanager
 
 from services.gateway.openai.responses.items import Item
 from services.gateway.openai.responses.store import schema, statements
-from services.gateway.openai.responses.store.base import (
-    BrokenChainError,
-    StoredResponse,
-    StoreError,
-    StoreLimits,
-    StoreSize,
-)
+from services.gateway.openai.responses.store.base import StoredResponse, StoreLimits, StoreSize
+from services.mesh.errors import BrokenChainError, StoreError
 
 MAX_CHAIN = 10_000
 """Responses that one conversation may be made of: as many messages as a prompt may have."""
