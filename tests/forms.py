@@ -48,7 +48,7 @@ def texts_of(form: Form) -> st.SearchStrategy[str]:
                 lambda parts: between.map(lambda text: text.join(parts))
             )
         case Grammar():
-            raise NotImplementedError("no chat format makes grammars")
+            raise AssertionError("no chat format makes grammars")
 
 
 def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:

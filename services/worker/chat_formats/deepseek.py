@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
+from services.worker.chat_formats.base import Tool, ToolUse
 from services.worker.chat_formats.calling import BrokenCallError, NoCallError
-from services.worker.chat_formats.family import Family, arguments_form, several
+from services.worker.chat_formats.family import SegmentFamily, arguments_form, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import CallSoFar, JsonCallParser
 from services.worker.engines.forms import Form, InOrder, Literal, Marker, OneOf
@@ -20,56 +20,6 @@ SEPARATOR = "<｜tool▁sep｜>"
 
 _NAME = re.compile(r"[\w.-]*")
 _FENCE = re.compile(r"[`a-z]*")
-
-
-@dataclass(frozen=True)
-class DeepSeek(Family):
-    """Both ways are read: V3's, with a type and a code fence, and V3.1's, without."""
-
-    has_fence: bool = False
-    """Whether calls are forced in V3's way."""
-
-    @property
-    def call_markers(self) -> tuple[str, ...]:
-        """See Family."""
-        return (CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEPARATOR)
-
-    @property
-    def call_openings(self) -> tuple[str, ...]:
-        """See Family."""
-        return (CALLS_BEGIN, CALL_BEGIN)
-
-    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
-        """See ChatFormat."""
-        return _Parser(
-            prompt_end,
-            tool_use,
-            reasoning=self.reasoning,
-            call_markers=self.call_openings,
-            call_endings=(CALLS_END,),
-        )
-
-    def calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family."""
-        call = OneOf(tuple(self._call(tool, tool_use) for tool in tool_use.tools))
-        separator = Literal("\n") if self.has_fence else None
-        calls = several(call, tool_use, separator=separator)
-        return InOrder((Marker(CALLS_BEGIN), calls, Marker(CALLS_END)))
-
-    def _call(self, tool: Tool, tool_use: ToolUse) -> Form:
-        arguments = arguments_form(tool, tool_use)
-        parts: tuple[Form, ...]
-        if not self.has_fence:
-            parts = (Literal(tool.name), Marker(SEPARATOR), arguments)
-        else:
-            parts = (
-                Literal("function"),
-                Marker(SEPARATOR),
-                Literal(f"{tool.name}\n```json\n"),
-                arguments,
-                Literal("\n```"),
-            )
-        return InOrder((Marker(CALL_BEGIN), *parts, Marker(CALL_END)))
 
 
 class _Parser(JsonCallParser):
@@ -112,3 +62,38 @@ class _Parser(JsonCallParser):
         yield from self._matched(_FENCE)
         yield from self._past_space()
         yield from self._accept(CALL_END)
+
+
+@dataclass(frozen=True)
+class DeepSeek(SegmentFamily):
+    """Both ways are read: V3's, with a type and a code fence, and V3.1's, without."""
+
+    call_markers = (CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEPARATOR)
+    call_openings = (CALLS_BEGIN, CALL_BEGIN)
+    call_endings = (CALLS_END,)
+    segment_parser = _Parser
+
+    has_fence: bool = False
+    """Whether calls are forced in V3's way."""
+
+    def calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family."""
+        call = OneOf(tuple(self._call(tool, tool_use) for tool in tool_use.tools))
+        separator = Literal("\n") if self.has_fence else None
+        calls = several(call, tool_use, separator=separator)
+        return InOrder((Marker(CALLS_BEGIN), calls, Marker(CALLS_END)))
+
+    def _call(self, tool: Tool, tool_use: ToolUse) -> Form:
+        arguments = arguments_form(tool, tool_use)
+        parts: tuple[Form, ...]
+        if not self.has_fence:
+            parts = (Literal(tool.name), Marker(SEPARATOR), arguments)
+        else:
+            parts = (
+                Literal("function"),
+                Marker(SEPARATOR),
+                Literal(f"{tool.name}\n```json\n"),
+                arguments,
+                Literal("\n```"),
+            )
+        return InOrder((Marker(CALL_BEGIN), *parts, Marker(CALL_END)))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
 from services.worker.chat_formats.reasoning import ReasoningTags
+from services.worker.chat_formats.segments import SegmentParser
 from services.worker.chat_formats.written_calls import tagged_calls
 from services.worker.engines.forms import AnyText, Form, InOrder, Json, OneOf, Repeated
 
@@ -17,6 +19,11 @@ NO_PARAMETERS = '{"type": "object", "properties": {}, "additionalProperties": fa
 @dataclass(frozen=True)
 class Family(ABC):
     """A ChatFormat. Those that inherit from it name their markers, their parser, their calls."""
+
+    call_markers: ClassVar[tuple[str, ...]]
+    """All texts that the family writes around calls, where they are special tokens."""
+    call_openings: ClassVar[tuple[str, ...]]
+    """Those with which calls begin."""
 
     name: str
     reasoning: ReasoningTags | None = None
@@ -70,16 +77,6 @@ class Family(ABC):
         calls = self.calls_form(tool_use)
         return InOrder((AnyText(without=self.call_openings), Repeated(calls, at_most=1)))
 
-    @property
-    @abstractmethod
-    def call_markers(self) -> tuple[str, ...]:
-        """All texts that the family writes around calls, where they are special tokens."""
-
-    @property
-    @abstractmethod
-    def call_openings(self) -> tuple[str, ...]:
-        """Those with which calls begin."""
-
     @abstractmethod
     def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
         """See ChatFormat."""
@@ -87,6 +84,25 @@ class Family(ABC):
     @abstractmethod
     def calls_form(self, tool_use: ToolUse) -> Form:
         """One call or, where that is allowed, several, of whatever tools there are."""
+
+
+class SegmentFamily(Family):
+    """A Family that writes reasoning, and then text with calls between texts of their own."""
+
+    segment_parser: ClassVar[type[SegmentParser]]
+    """What reads its calls."""
+    call_endings: ClassVar[tuple[str, ...]] = ()
+    """What a call that breaks is left by. Empty: the output's end."""
+
+    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
+        """See ChatFormat."""
+        return self.segment_parser(
+            prompt_end,
+            tool_use,
+            reasoning=self.reasoning,
+            call_markers=self.call_openings,
+            call_endings=self.call_endings,
+        )
 
 
 def arguments_form(tool: Tool, tool_use: ToolUse) -> Form:

@@ -33,6 +33,9 @@ _BODY_ENDS = Markers([END, CALL, RETURN, START, CHANNEL])
 class Harmony(Family):
     """Reasoning on the channel "analysis", calls to "functions.…", and all else is content."""
 
+    call_markers = (START, CHANNEL, MESSAGE, CONSTRAIN, END, CALL, RETURN)
+    call_openings = (CHANNEL,)
+
     @property
     def can_reason(self) -> bool:
         """See ChatFormat."""
@@ -41,16 +44,6 @@ class Harmony(Family):
     def markers(self, tool_use: ToolUse) -> frozenset[str]:
         """See ChatFormat. Channels are there without tools, too."""
         return frozenset(self.call_markers)
-
-    @property
-    def call_markers(self) -> tuple[str, ...]:
-        """See Family."""
-        return (START, CHANNEL, MESSAGE, CONSTRAIN, END, CALL, RETURN)
-
-    @property
-    def call_openings(self) -> tuple[str, ...]:
-        """See Family."""
-        return (CHANNEL,)
 
     def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
         """See ChatFormat."""

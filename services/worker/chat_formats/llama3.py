@@ -4,51 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.worker.chat_formats.base import OutputParser, ToolUse
+from services.worker.chat_formats.base import ToolUse
 from services.worker.chat_formats.call_list import json_call_form
 from services.worker.chat_formats.calling import NoCallError
-from services.worker.chat_formats.family import Family, several
+from services.worker.chat_formats.family import SegmentFamily, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import JsonCallParser
 from services.worker.engines.forms import Form, Literal, OneOf, Regex
 
 PYTHON_TAG = "<|python_tag|>"
 _NO_CALL = Regex(r"([^{\s][\s\S]*)?")
-
-
-@dataclass(frozen=True)
-class Llama3(Family):
-    """Nothing marks a call but where it stands: at the output's start, or behind a tag.
-
-    So an answer in JSON whose first key is the name of a tool is a call.
-    """
-
-    @property
-    def call_markers(self) -> tuple[str, ...]:
-        """See Family."""
-        return (PYTHON_TAG,)
-
-    @property
-    def call_openings(self) -> tuple[str, ...]:
-        """See Family."""
-        return (PYTHON_TAG,)
-
-    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
-        """See ChatFormat."""
-        return _Parser(
-            prompt_end, tool_use, reasoning=self.reasoning, call_markers=self.call_openings
-        )
-
-    def calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family."""
-        call = OneOf(
-            tuple(json_call_form(tool, tool_use, arguments="parameters") for tool in tool_use.tools)
-        )
-        return several(call, tool_use, separator=Literal("; "))
-
-    def text_or_calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family."""
-        return OneOf((self.calls_form(tool_use), _NO_CALL))
 
 
 class _Parser(JsonCallParser):
@@ -71,3 +36,26 @@ class _Parser(JsonCallParser):
             else:
                 return
         raise NoCallError
+
+
+@dataclass(frozen=True)
+class Llama3(SegmentFamily):
+    """Nothing marks a call but where it stands: at the output's start, or behind a tag.
+
+    So an answer in JSON whose first key is the name of a tool is a call.
+    """
+
+    call_markers = (PYTHON_TAG,)
+    call_openings = (PYTHON_TAG,)
+    segment_parser = _Parser
+
+    def calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family."""
+        call = OneOf(
+            tuple(json_call_form(tool, tool_use, arguments="parameters") for tool in tool_use.tools)
+        )
+        return several(call, tool_use, separator=Literal("; "))
+
+    def text_or_calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family."""
+        return OneOf((self.calls_form(tool_use), _NO_CALL))

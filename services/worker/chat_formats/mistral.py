@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
+from services.worker.chat_formats.base import Tool, ToolUse
 from services.worker.chat_formats.call_list import json_call_form
 from services.worker.chat_formats.calling import BrokenCallError, NoCallError
-from services.worker.chat_formats.family import Family, arguments_form, several
+from services.worker.chat_formats.family import SegmentFamily, arguments_form, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.json_calls import CallSoFar, JsonCallParser
 from services.worker.chat_formats.reasoning import ReasoningTags
@@ -22,44 +22,6 @@ CALL_ID = "[CALL_ID]"
 THINK = ReasoningTags("[THINK]", "[/THINK]")
 
 _NAME = re.compile(r"[\w.-]*")
-
-
-@dataclass(frozen=True)
-class Mistral(Family):
-    """Both ways are read; which one is forced depends on the tokenizer's version."""
-
-    has_arguments_marker: bool = False
-    """Whether a call is a name, [ARGS] and its arguments (from version 11 on)."""
-
-    @property
-    def call_markers(self) -> tuple[str, ...]:
-        """See Family."""
-        return (OPENING, ARGUMENTS, CALL_ID)
-
-    @property
-    def call_openings(self) -> tuple[str, ...]:
-        """See Family."""
-        return (OPENING,)
-
-    def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        """See ChatFormat."""
-        if self.has_arguments_marker:
-            return "".join(f"{OPENING}{name}{ARGUMENTS}{arguments}" for name, arguments in calls)
-        return f"{OPENING}[{', '.join(json_call(*call) for call in calls)}]"
-
-    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
-        """See ChatFormat."""
-        return _Parser(
-            prompt_end, tool_use, reasoning=self.reasoning, call_markers=self.call_openings
-        )
-
-    def calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family."""
-        if self.has_arguments_marker:
-            return several(OneOf(tuple(_call(tool, tool_use) for tool in tool_use.tools)), tool_use)
-        call = OneOf(tuple(json_call_form(tool, tool_use) for tool in tool_use.tools))
-        calls = several(call, tool_use, separator=Literal(", "))
-        return InOrder((Marker(OPENING), Literal(" ["), calls, Literal("]")))
 
 
 class _Parser(JsonCallParser):
@@ -84,6 +46,32 @@ class _Parser(JsonCallParser):
         """Nothing closes a call: the next one does."""
         yield from self._up_to(self._call_markers)
         self._at -= len(OPENING)
+
+
+@dataclass(frozen=True)
+class Mistral(SegmentFamily):
+    """Both ways are read; which one is forced depends on the tokenizer's version."""
+
+    call_markers = (OPENING, ARGUMENTS, CALL_ID)
+    call_openings = (OPENING,)
+    segment_parser = _Parser
+
+    has_arguments_marker: bool = False
+    """Whether a call is a name, [ARGS] and its arguments (from version 11 on)."""
+
+    def written(self, calls: Sequence[tuple[str, str]]) -> str:
+        """See ChatFormat."""
+        if self.has_arguments_marker:
+            return "".join(f"{OPENING}{name}{ARGUMENTS}{arguments}" for name, arguments in calls)
+        return f"{OPENING}[{', '.join(json_call(*call) for call in calls)}]"
+
+    def calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family."""
+        if self.has_arguments_marker:
+            return several(OneOf(tuple(_call(tool, tool_use) for tool in tool_use.tools)), tool_use)
+        call = OneOf(tuple(json_call_form(tool, tool_use) for tool in tool_use.tools))
+        calls = several(call, tool_use, separator=Literal(", "))
+        return InOrder((Marker(OPENING), Literal(" ["), calls, Literal("]")))
 
 
 def _call(tool: Tool, tool_use: ToolUse) -> Form:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.mesh.errors import StartError
 from services.worker.chat_formats.base import ChatFormat
-from services.worker.chat_formats.call_list import CallList
+from services.worker.chat_formats.call_list import CallList, ClosedCallList
 from services.worker.chat_formats.deepseek import DeepSeek
 from services.worker.chat_formats.generic import Generic
 from services.worker.chat_formats.harmony import Harmony
@@ -32,7 +32,7 @@ _ALL: tuple[ChatFormat, ...] = (
     DeepSeek("deepseek-v3.1", THINK),
     Harmony("gpt-oss"),
     CallList("granite"),
-    CallList("phi4", closing="<|/tool_call|>"),
+    ClosedCallList("phi4"),
     Generic("generic"),
     Generic("think", THINK),
     Plain(),

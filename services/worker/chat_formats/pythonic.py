@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
+from services.worker.chat_formats.base import Tool, ToolUse
 from services.worker.chat_formats.calling import BrokenCallError, NoCallError
-from services.worker.chat_formats.family import Family, several
+from services.worker.chat_formats.family import SegmentFamily, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.python_values import PythonValueParser
 from services.worker.chat_formats.schemas import (
@@ -26,43 +26,6 @@ CLOSING = "<|python_end|>"
 _NAME = re.compile(r"[\w.-]*")
 _NO_CALL = Regex(r"([^\[\s][\s\S]*)?")
 _COMMA = Literal(", ")
-
-
-@dataclass(frozen=True)
-class Pythonic(Family):
-    """[look_up(city="Oslo"), add(a=1, b=2)]
-
-    Nothing marks a call but where it stands: at the output's start, or between two tokens.
-    """
-
-    @property
-    def call_markers(self) -> tuple[str, ...]:
-        """See Family."""
-        return (OPENING, CLOSING)
-
-    @property
-    def call_openings(self) -> tuple[str, ...]:
-        """See Family."""
-        return (OPENING,)
-
-    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
-        """See ChatFormat."""
-        return _Parser(
-            prompt_end,
-            tool_use,
-            reasoning=self.reasoning,
-            call_markers=self.call_openings,
-            call_endings=(CLOSING,),
-        )
-
-    def calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family. Arguments are written as JSON, which Python's values are read as, too."""
-        call = OneOf(tuple(_call(tool) for tool in tool_use.tools))
-        return InOrder((Literal("["), several(call, tool_use, separator=_COMMA), Literal("]")))
-
-    def text_or_calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family."""
-        return OneOf((self.calls_form(tool_use), _NO_CALL))
 
 
 class _Parser(SegmentParser, PythonValueParser):
@@ -105,6 +68,28 @@ class _Parser(SegmentParser, PythonValueParser):
             yield from self._read_python_value(self._say_arguments)
         self._at += 1
         self._say_arguments("}")
+
+
+@dataclass(frozen=True)
+class Pythonic(SegmentFamily):
+    """[look_up(city="Oslo"), add(a=1, b=2)]
+
+    Nothing marks a call but where it stands: at the output's start, or between two tokens.
+    """
+
+    call_markers = (OPENING, CLOSING)
+    call_openings = (OPENING,)
+    call_endings = (CLOSING,)
+    segment_parser = _Parser
+
+    def calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family. Arguments are written as JSON, which Python's values are read as, too."""
+        call = OneOf(tuple(_call(tool) for tool in tool_use.tools))
+        return InOrder((Literal("["), several(call, tool_use, separator=_COMMA), Literal("]")))
+
+    def text_or_calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family."""
+        return OneOf((self.calls_form(tool_use), _NO_CALL))
 
 
 def _call(tool: Tool) -> Form:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.worker.chat_formats.base import OutputParser, Tool, ToolUse
+from services.worker.chat_formats.base import Tool, ToolUse
 from services.worker.chat_formats.calling import BrokenCallError, NoCallError
-from services.worker.chat_formats.family import Family, several
+from services.worker.chat_formats.family import SegmentFamily, several
 from services.worker.chat_formats.incremental import Steps
 from services.worker.chat_formats.markers import Markers
 from services.worker.chat_formats.schemas import (
@@ -31,36 +31,6 @@ PARAMETER_END = "</parameter>"
 
 _NAME_END = Markers([">"])
 _PARAMETER_ENDS = Markers([PARAMETER_END, "\n" + PARAMETER_END])
-
-
-@dataclass(frozen=True)
-class Qwen3Coder(Family):
-    """Arguments come out as JSON: texts as strings where the schema says so, else what they say."""
-
-    @property
-    def call_markers(self) -> tuple[str, ...]:
-        """See Family."""
-        return (OPENING, CLOSING)
-
-    @property
-    def call_openings(self) -> tuple[str, ...]:
-        """See Family."""
-        return (OPENING, FUNCTION)
-
-    def parser(self, prompt_end: str, tool_use: ToolUse) -> OutputParser:
-        """See ChatFormat."""
-        return _Parser(
-            prompt_end,
-            tool_use,
-            reasoning=self.reasoning,
-            call_markers=self.call_openings,
-            call_endings=(CLOSING,),
-        )
-
-    def calls_form(self, tool_use: ToolUse) -> Form:
-        """See Family."""
-        call = OneOf(tuple(_call(tool) for tool in tool_use.tools))
-        return several(call, tool_use, separator=Literal("\n"))
 
 
 class _Parser(SegmentParser):
@@ -127,6 +97,21 @@ class _Parser(SegmentParser):
                 yield from self._accept(PARAMETER_END, "\n" + PARAMETER_END)
                 return
             yield from self._more()
+
+
+@dataclass(frozen=True)
+class Qwen3Coder(SegmentFamily):
+    """Arguments come out as JSON: texts as strings where the schema says so, else what they say."""
+
+    call_markers = (OPENING, CLOSING)
+    call_openings = (OPENING, FUNCTION)
+    call_endings = (CLOSING,)
+    segment_parser = _Parser
+
+    def calls_form(self, tool_use: ToolUse) -> Form:
+        """See Family."""
+        call = OneOf(tuple(_call(tool) for tool in tool_use.tools))
+        return several(call, tool_use, separator=Literal("\n"))
 
 
 def _call(tool: Tool) -> Form:

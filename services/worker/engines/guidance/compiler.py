@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from services.mesh.errors import InvalidRequestError
+from services.mesh.errors import InternalError, InvalidRequestError
 from services.worker.engines.constraints import (
     BatchWords,
     CompilerCounters,
@@ -176,7 +176,7 @@ class _Tokens:
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of a text that must come, which nobody asks for: see the grammar's options."""
-        raise NotImplementedError
+        raise InternalError("llguidance forces tokens, which the grammar tells it not to")
 
 
 def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
