@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from google.api.httpbody_pb2 import HttpBody
 
@@ -13,14 +14,14 @@ from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.answer_body import PromptTokens
 from services.gateway.openai.answer_options import SERVED_TIER
+from services.gateway.openai.answering import bodies
 from services.gateway.openai.chat.body import ChatBody
 from services.gateway.openai.chat.messages import last_words
 from services.gateway.openai.chat.request import read_chat_options, read_chat_request
 from services.gateway.openai.chat.stream import ChatStream
 from services.gateway.openai.constraints import constraint_field
 from services.gateway.openai.envelope import envelope_of
-from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
-from services.gateway.openai.seed_header import tell_seed
+from services.gateway.openai.failures import Context, Failures
 from services.gateway.openai.spelling import chat_spelling
 from services.gateway.relay.relay import Relay
 from services.gateway.requests.validation import chat_start
@@ -67,20 +68,8 @@ class ChatCompletions(chat_pb2_grpc.ChatCompletionServiceServicer):
             if options.token_ids:
                 prompt = chat_start(asked, current_request_id())
                 prompt_tokens = {0: await self._tokenizing.prompt_tokens(prompt, limit_s)}
-            if not request.stream:
-                body = ChatBody(envelope, options, echo=echo, prompt_tokens=prompt_tokens)
-                async for events in generation:
-                    body.collect(0, events)
-                await tell_seed(context, (generation,))
-                yield HttpBody(content_type=JSON, data=body.print())
-                return
-            stream = ChatStream(envelope, options, echo=echo, prompt_tokens=prompt_tokens)
-            has_begun = False
-            async for events in generation:
-                printed = stream.print(0, events)
-                if printed:
-                    if not has_begun:
-                        has_begun = True
-                        await tell_seed(context, (generation,))
-                    yield HttpBody(content_type=EVENT_STREAM, data=printed)
-            yield HttpBody(content_type=EVENT_STREAM, data=stream.end())
+            make = ChatStream if request.stream else ChatBody
+            printer = make(envelope, options, echo=echo, prompt_tokens=prompt_tokens)
+            async with aclosing(bodies(context, (generation,), printer)) as answer:
+                async for body in answer:
+                    yield body

@@ -13,7 +13,7 @@ from services.gateway.api.leaving import abandon_when_over
 from services.gateway.api.tokenizing import Tokenizing
 from services.gateway.discovery.directory import Directory
 from services.gateway.openai.answer_body import PromptTokens
-from services.gateway.openai.completions.interleaving import interleaved
+from services.gateway.openai.answering import bodies
 from services.gateway.openai.completions.printing import CompletionBody, CompletionStream
 from services.gateway.openai.completions.request import (
     read_completion_options,
@@ -21,8 +21,7 @@ from services.gateway.openai.completions.request import (
 )
 from services.gateway.openai.constraints import constraint_field
 from services.gateway.openai.envelope import envelope_of
-from services.gateway.openai.failures import EVENT_STREAM, JSON, Context, Failures
-from services.gateway.openai.seed_header import tell_seed
+from services.gateway.openai.failures import Context, Failures
 from services.gateway.openai.spelling import completion_spelling
 from services.gateway.relay.relay import Generation, Relay
 from services.gateway.requests.validation import completion_start
@@ -73,31 +72,15 @@ class Completions(completion_pb2_grpc.CompletionServiceServicer):
                     index: await self._tokenizing.prompt_tokens(start, limit_s)
                     for index, start in enumerate(starts)
                 }
-            answers = await stack.enter_async_context(aclosing(interleaved(generations)))
-            if not request.stream:
-                body = CompletionBody(
-                    envelope,
-                    options,
-                    choices_per_prompt=choices_per_prompt,
-                    prompt_tokens=prompt_tokens,
-                )
-                async for prompt_index, events in answers:
-                    body.collect(prompt_index, events)
-                await tell_seed(context, generations)
-                yield HttpBody(content_type=JSON, data=body.print())
-                return
-            stream = CompletionStream(
+            make = CompletionStream if request.stream else CompletionBody
+            printer = make(
                 envelope,
                 options,
                 choices_per_prompt=choices_per_prompt,
                 prompt_tokens=prompt_tokens,
             )
-            has_begun = False
-            async for prompt_index, events in answers:
-                printed = stream.print(prompt_index, events)
-                if printed:
-                    if not has_begun:
-                        has_begun = True
-                        await tell_seed(context, generations)
-                    yield HttpBody(content_type=EVENT_STREAM, data=printed)
-            yield HttpBody(content_type=EVENT_STREAM, data=stream.end())
+            answer = await stack.enter_async_context(
+                aclosing(bodies(context, generations, printer))
+            )
+            async for body in answer:
+                yield body
