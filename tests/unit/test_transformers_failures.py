@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from services.mesh.errors import InternalError, OutOfMemoryError, StartError, UnavailableError
+from services.worker.engines import engine_thread
 from services.worker.engines.base import FinishReason, StepOutput
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import TransformersEngine, assembly
-from services.worker.engines.transformers import engine as engine_module
 from services.worker.engines.transformers.model_runner import ModelRunner
 from services.worker.engines.transformers.outbox import Outbox
 from services.worker.engines.transformers.scheduling.scheduler import Scheduler, Work
+from services.worker.engines.transformers.step_loop import StepLoop
 from services.worker.engines.transformers.text.output import Ending, Output
 from tests.contract.engine_client import LIMIT_S, running
 from tests.models import checkpoint
@@ -173,7 +174,7 @@ async def test_an_engine_that_still_loads_can_be_stopped(monkeypatch: pytest.Mon
         raise StartError("too late")
 
     monkeypatch.setattr(assembly, "assemble", slow)
-    monkeypatch.setattr(engine_module, "STOP_LIMIT_S", 0.01)
+    monkeypatch.setattr(engine_thread, "STOP_LIMIT_S", 0.01)
     one = engine()
     start = asyncio.create_task(one.start())
     await asyncio.to_thread(loading.wait, LIMIT_S)
@@ -181,6 +182,23 @@ async def test_an_engine_that_still_loads_can_be_stopped(monkeypatch: pytest.Mon
     await one.stop()
     assert [each async for each in one.steps()] == []
     go_on.set()
+
+
+async def test_whoever_reads_the_steps_learns_of_a_breakdown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: StepLoop) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(StepLoop, "run", broken)
+    one = engine()
+    await one.start()
+    with pytest.raises(RuntimeError, match="a bug"):
+        async for _ in one.steps():
+            pass
+    with pytest.raises(UnavailableError):
+        await one.submit(_request(one))
+    await one.stop()
 
 
 async def test_an_engine_that_has_not_started_serves_nothing() -> None:

@@ -6,22 +6,17 @@ This module imports no torch: the engine's thread does, when it loads the model.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import structlog
-
 from services.mesh.errors import (
     DeadlineError,
     InvalidRequestError,
     ModelNotFoundError,
-    StartError,
     UnavailableError,
     UnsupportedError,
     WorkerLostError,
@@ -40,6 +35,7 @@ from services.worker.engines.encoder.job import Job, Result, Row
 from services.worker.engines.encoder.places import CallPlaces
 from services.worker.engines.encoder.settings import EncoderSettings
 from services.worker.engines.encoding import EmbedCall, Embedded, EmbedInput, ScoreCall, Scored
+from services.worker.engines.engine_thread import EngineThread, settle
 from services.worker.engines.transformers.threads import bound_spinning
 
 if TYPE_CHECKING:
@@ -47,13 +43,7 @@ if TYPE_CHECKING:
     from services.worker.engines.encoder.batch_loop import Commands
     from services.worker.engines.encoder.text_reading import Cut
 
-log = structlog.get_logger()
-
 T = TypeVar("T")
-
-STOP_LIMIT_S = 5.0
-"""How long `stop` waits for the running batch. A model that is still loading cannot be interrupted;
-its thread does not keep the process from ending."""
 
 READ_AT_ONCE = 64
 """Texts that are tokenized before those of another call have their turn."""
@@ -72,7 +62,12 @@ class EncoderEngine:
         self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="texts")
         self._is_serving = False
         self._loop: asyncio.AbstractEventLoop
-        self._thread: threading.Thread | None = None
+        self._thread = EngineThread(
+            self.name,
+            self._assemble,
+            lambda assembly: assembly.loop.run(),
+            self._break_down,
+        )
         self._assembly: Assembly | None = None
         self._places: CallPlaces
         self._answers: set[asyncio.Future[Sequence[Result]]] = set()
@@ -107,19 +102,13 @@ class EncoderEngine:
     async def start(self) -> None:
         """Loads the model in the engine's thread, and lets it run."""
         self._loop = asyncio.get_running_loop()
-        assembled: asyncio.Future[Assembly] = self._loop.create_future()
-        # A daemon, so that a process that gives up while a model loads can end.
-        self._thread = threading.Thread(
-            target=self._run, args=(assembled,), name="engine", daemon=True
-        )
-        self._thread.start()
-        self._assembly = await assembled
+        self._assembly = await self._thread.start()
         capacity = self._assembly.capacity
         self._places = CallPlaces(capacity.max_running + capacity.max_waiting)
         self._is_serving = True
 
     async def stop(self) -> None:
-        """Fails what still runs, and ends the thread, within STOP_LIMIT_S.
+        """Fails what still runs, and ends the thread, as far as that ends in time.
 
         A second call changes nothing.
         """
@@ -127,12 +116,8 @@ class EncoderEngine:
         self._commands.put(None)
         error = UnavailableError("the engine is stopping", retry_after_s=RETRY_AFTER_S)
         for answer in tuple(self._answers):
-            _set(answer, error)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, STOP_LIMIT_S)
-            if self._thread.is_alive():
-                log.warning("the engine is left behind: it still loads, or computes a long batch")
-            self._thread = None
+            settle(answer, error)
+        await self._thread.join()
         self._reading.shutdown(wait=False, cancel_futures=True)
         self._stopped.set()
 
@@ -261,7 +246,7 @@ class EncoderEngine:
         answer: asyncio.Future[Sequence[Result]] = self._loop.create_future()
         job = Job(
             rows,
-            lambda outcome: _call(self._loop, lambda: _set(answer, outcome)),
+            lambda outcome: self._thread.call(partial(settle, answer, outcome)),
             deadline_s,
         )
         self._answers.add(answer)
@@ -273,25 +258,6 @@ class EncoderEngine:
             # Whoever is cancelled wants nothing more of it.
             job.leave()
 
-    def _run(self, assembled: asyncio.Future[Assembly]) -> None:
-        """The engine's thread."""
-        try:
-            assembly = self._assemble()
-        except StartError as error:
-            _call(self._loop, partial(_set, assembled, error))
-            return
-        except Exception as error:
-            log.exception("cannot start the engine")
-            start_error = StartError(f"cannot start the engine: {error!r}")
-            _call(self._loop, partial(_set, assembled, start_error))
-            return
-        _call(self._loop, partial(_set, assembled, assembly))
-        try:
-            assembly.loop.run()
-        except Exception as error:
-            log.exception("the engine broke down")
-            _call(self._loop, partial(self._break_down, error))
-
     def _break_down(self, error: Exception) -> None:
         """The thread has ended by itself: a bug. Whoever reads the steps learns of it."""
         self._failure = error
@@ -299,17 +265,13 @@ class EncoderEngine:
         self._stopped.set()
         lost = WorkerLostError("the worker's engine broke down", retry_after_s=RETRY_AFTER_S)
         for answer in tuple(self._answers):
-            _set(answer, lost)
+            settle(answer, lost)
 
     def _assemble(self) -> Assembly:
+        """Called in the engine's thread."""
         bound_spinning()
-        try:
-            from services.worker.engines.encoder.assembly import assemble
-        except ModuleNotFoundError as error:
-            raise StartError(
-                f"the encoder engine needs the Python package {error.name!r}, which is not "
-                "installed: pip install 'tokenmesh[transformers]'"
-            ) from error
+        from services.worker.engines.encoder.assembly import assemble
+
         return assemble(self._settings, self._commands)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -353,18 +315,3 @@ def _tokens(rows: Sequence[Row]) -> int:
 def _require_time(deadline_s: float | None) -> None:
     if deadline_s is not None and deadline_s <= time.monotonic():
         raise DeadlineError("the call's deadline passed before it could run")
-
-
-def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
-    """Has the event loop call back, unless it is closed: then nobody waits any more."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(callback)
-
-
-def _set(future: asyncio.Future[T], outcome: T | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

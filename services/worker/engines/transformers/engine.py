@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-import structlog
-
 from services.mesh.errors import (
     DeadlineError,
     ModelNotFoundError,
-    StartError,
     UnavailableError,
 )
 from services.worker.engines.base import (
@@ -42,6 +38,7 @@ from services.worker.engines.encoding import (
     Scored,
     refuse_to_encode,
 )
+from services.worker.engines.engine_thread import EngineThread
 from services.worker.engines.settings import EngineSettings
 from services.worker.engines.transformers import commands
 from services.worker.engines.transformers.compiling import Compiling
@@ -52,16 +49,10 @@ from services.worker.engines.transformers.threads import bound_spinning
 if TYPE_CHECKING:
     from services.worker.engines.transformers.assembly import Assembly
 
-log = structlog.get_logger()
-
 T = TypeVar("T")
 
 UNREAD_STEPS = 64
 """Steps that may lie unread before the engine waits for its consumer."""
-
-STOP_LIMIT_S = 5.0
-"""How long `stop` waits for the running step. A model that is still loading cannot be interrupted;
-its thread does not keep the process from ending."""
 
 
 class TransformersEngine:
@@ -77,7 +68,13 @@ class TransformersEngine:
         self._step = 0
         self._is_serving = False
         self._loop: asyncio.AbstractEventLoop
-        self._thread: threading.Thread | None = None
+        self._thread = EngineThread(
+            self.name,
+            self._assemble,
+            lambda assembly: assembly.step_loop.run(),
+            self._break_down,
+        )
+        self._failure: Exception | None = None
         self._assembly: Assembly | None = None
         self._outbox: Outbox
         self._places: Places
@@ -121,30 +118,20 @@ class TransformersEngine:
         """Loads the model in the engine's thread, and lets it run."""
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(self._loop, UNREAD_STEPS, self._wake)
-        assembled: asyncio.Future[Assembly] = self._loop.create_future()
-        # A daemon, so that a process that gives up while a model loads can end.
-        self._thread = threading.Thread(
-            target=self._run, args=(assembled,), name="engine", daemon=True
-        )
-        self._thread.start()
-        self._assembly = await assembled
+        self._assembly = await self._thread.start()
         capacity = self._assembly.capacity
         self._places = Places(capacity.max_running, capacity.max_waiting)
         self._is_serving = True
 
     async def stop(self) -> None:
-        """Ends the thread, the steps, and what still runs, within STOP_LIMIT_S.
+        """Ends the thread, the steps, and what still runs, as far as that ends in time.
 
         A second call changes nothing.
         """
         self._is_serving = False
         self._commands.put(commands.Stop())
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, STOP_LIMIT_S)
-            if self._thread.is_alive():
-                log.warning("the engine is left behind: it still loads, or computes a long step")
+        if await self._thread.join():
             self._outbox.close()
-            self._thread = None
         self._reading.shutdown(wait=False, cancel_futures=True)
         self._compiling.close()
         if self._assembly is not None and self._assembly.compiler is not None:
@@ -181,9 +168,11 @@ class TransformersEngine:
         self._commands.put(commands.Grant(key, tokens))
 
     async def steps(self) -> AsyncIterator[StepOutput]:
-        """The outputs, in order, until the engine stops."""
+        """The outputs, in order, until the engine stops, or breaks down."""
         async for output in self._outbox:
             yield output
+        if self._failure is not None:
+            raise self._failure
 
     async def render(self, model: str, prompt: ChatPrompt) -> str:
         """What the chat template makes of a conversation."""
@@ -224,33 +213,20 @@ class TransformersEngine:
             raise UnavailableError("the engine has not started")
         return self._assembly
 
-    def _run(self, assembled: asyncio.Future[Assembly]) -> None:
-        """The engine's thread."""
-        try:
-            assembly = self._assemble()
-        except StartError as error:
-            self._loop.call_soon_threadsafe(_set_error, assembled, error)
-            return
-        except Exception as error:
-            log.exception("cannot start the engine")
-            start_error = StartError(f"cannot start the engine: {error!r}")
-            self._loop.call_soon_threadsafe(_set_error, assembled, start_error)
-            return
-        self._loop.call_soon_threadsafe(_set_result, assembled, assembly)
-        assembly.step_loop.run()
-
     def _assemble(self) -> Assembly:
+        """Called in the engine's thread."""
         bound_spinning()
-        try:
-            from services.worker.engines.transformers.assembly import assemble
-        except ModuleNotFoundError as error:
-            raise StartError(
-                f"the transformers engine needs the Python package {error.name!r}, which is not "
-                "installed: pip install 'tokenmesh[transformers]'"
-            ) from error
+        from services.worker.engines.transformers.assembly import assemble
+
         return assemble(
             self._settings, self._commands, self._publish, lambda: not self._outbox.is_full
         )
+
+    def _break_down(self, error: Exception) -> None:
+        """The thread has ended by itself: a bug. Whoever reads the steps learns of it."""
+        self._failure = error
+        self._is_serving = False
+        self._outbox.close()
 
     def _publish(self, events: Sequence[SequenceEvent]) -> None:
         """Called in the engine's thread."""
@@ -295,13 +271,3 @@ class TransformersEngine:
 def _require_time(request: EngineRequest, now_s: float) -> None:
     if request.deadline_s is not None and request.deadline_s <= now_s:
         raise DeadlineError("the request's deadline passed before it could run")
-
-
-def _set_result(future: asyncio.Future[T], result: T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _set_error(future: asyncio.Future[T], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
