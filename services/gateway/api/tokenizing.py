@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from services.gateway.api.forwarding import Forwarding
 from services.gateway.requests import chat_prompts
 from services.gateway.requests.validation import check_model_name
@@ -24,41 +22,21 @@ class Tokenizing:
     ) -> worker_pb2.TokenizeResponse:
         """Token ids of a text or a conversation."""
         _check_prompt(request)
-
-        async def ask(stub: Any, model: str, limit_s: float) -> worker_pb2.TokenizeResponse:
-            request.model = model
-            answer: worker_pb2.TokenizeResponse = await stub.Tokenize(request, timeout=limit_s)
-            return answer
-
-        return await self._forwarding.call(request.model, time_left_s, ask)
+        return await self._forwarding.call(request, time_left_s, lambda stub: stub.Tokenize)
 
     async def detokenize(
         self, request: worker_pb2.DetokenizeRequest, time_left_s: float | None
     ) -> worker_pb2.DetokenizeResponse:
         """Text of token ids."""
         check_model_name(request.model)
-
-        async def ask(stub: Any, model: str, limit_s: float) -> worker_pb2.DetokenizeResponse:
-            request.model = model
-            answer: worker_pb2.DetokenizeResponse = await stub.Detokenize(request, timeout=limit_s)
-            return answer
-
-        return await self._forwarding.call(request.model, time_left_s, ask)
+        return await self._forwarding.call(request, time_left_s, lambda stub: stub.Detokenize)
 
     async def count(
         self, request: worker_pb2.CountTokensRequest, time_left_s: float | None
     ) -> worker_pb2.CountTokensResponse:
         """The number of tokens of a text or a conversation."""
         _check_prompt(request)
-
-        async def ask(stub: Any, model: str, limit_s: float) -> worker_pb2.CountTokensResponse:
-            request.model = model
-            answer: worker_pb2.CountTokensResponse = await stub.CountTokens(
-                request, timeout=limit_s
-            )
-            return answer
-
-        return await self._forwarding.call(request.model, time_left_s, ask)
+        return await self._forwarding.call(request, time_left_s, lambda stub: stub.CountTokens)
 
     async def prompt_tokens(self, start: worker_pb2.Start, time_left_s: float | None) -> list[int]:
         """Token ids of the prompt that a worker is told to start with."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,6 +103,20 @@ def whole_number(path: str, value: object) -> int:
             )
         raise invalid_type(path, wanted, value)
     return int(value)
+
+
+def decode_base64(path: str, text: str) -> bytes:
+    """The bytes that a field holds.
+
+    Raises:
+        InvalidRequestError: it holds something else.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequestError(
+            f"Invalid '{path}': expected base64-encoded data.", field=path
+        ) from None
 
 
 class JsonObject:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from google.protobuf import struct_pb2
 
 from services.gateway.openai.json_fields import (
     JsonObject,
+    decode_base64,
     invalid_type,
     missing,
     not_offered,
@@ -124,7 +123,7 @@ def _audio(audio: JsonObject) -> chat_pb2.Audio:
     form = audio.required_string("format")
     if form not in _AUDIO_MEDIA_TYPES:
         raise not_one_of(audio.path_of("format"), list(_AUDIO_MEDIA_TYPES), form)
-    data = _from_base64(audio.path_of("data"), audio.required_string("data"))
+    data = decode_base64(audio.path_of("data"), audio.required_string("data"))
     return chat_pb2.Audio(media_type=_AUDIO_MEDIA_TYPES[form], data=data)
 
 
@@ -137,17 +136,8 @@ def _file(file: JsonObject) -> chat_pb2.File:
     return chat_pb2.File(
         name=file.string("filename") or "",
         media_type=media_type,
-        data=_from_base64(path, encoded),
+        data=decode_base64(path, encoded),
     )
-
-
-def _from_base64(path: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequestError(
-            f"Invalid '{path}': expected base64-encoded data.", field=path
-        ) from None
 
 
 def _tool_call(call: JsonObject) -> chat_pb2.ToolCall:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from services.gateway.openai.json_fields import decode_base64
 from services.gateway.openai.responses.items import (
     FUNCTION_CALL,
     FUNCTION_CALL_OUTPUT,
@@ -13,7 +14,6 @@ from services.gateway.openai.responses.items import (
     REASONING,
     Item,
     PlacedItem,
-    decode_base64,
 )
 from services.mesh.errors import InvalidRequestError
 from tokenmesh.mesh.v1 import chat_pb2

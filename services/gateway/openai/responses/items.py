@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from services.gateway.openai.json_fields import JsonObject, invalid_type, missing, not_one_of
+from services.gateway.openai.json_fields import (
+    JsonObject,
+    decode_base64,
+    invalid_type,
+    missing,
+    not_one_of,
+)
 from services.gateway.openai.responses import ids
 from services.mesh.errors import InvalidRequestError
 
@@ -189,20 +193,6 @@ def _read_file(part: JsonObject) -> Item:
         "file_id": None,
         "filename": part.string("filename"),
     }
-
-
-def decode_base64(path: str, text: str) -> bytes:
-    """The bytes that a field holds.
-
-    Raises:
-        InvalidRequestError: it holds something else.
-    """
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequestError(
-            f"Invalid '{path}': expected base64-encoded data.", field=path
-        ) from None
 
 
 def _read_call_output(item: JsonObject) -> str | list[Item]:
