@@ -41,10 +41,6 @@ class TinyParser:
         self._calls = 0
 
     @property
-    def pending(self) -> str:
-        return self._held
-
-    @property
     def is_reasoning(self) -> bool:
         return self._mode == "reasoning"
 

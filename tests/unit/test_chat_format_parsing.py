@@ -370,22 +370,21 @@ def test_wherever_an_output_ends_it_shows_no_half_of_a_call(transcript: Transcri
 
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS.values(), ids=TRANSCRIPTS.keys())
-def test_nothing_has_been_emitted_of_what_is_pending(transcript: Transcript) -> None:
-    assert_all_follows_from_what_is_not_pending(transcript, transcript.text)
+def test_what_has_been_emitted_follows_from_what_was_fed(transcript: Transcript) -> None:
+    assert_all_follows_from_what_was_fed(transcript, transcript.text)
 
 
-def assert_all_follows_from_what_is_not_pending(
-    transcript: Transcript, pieces: Iterable[str]
-) -> None:
+def assert_all_follows_from_what_was_fed(transcript: Transcript, pieces: Iterable[str]) -> None:
+    """At every moment a parser is where one is that got all of it at once."""
     parser = by_name(transcript.chat_format).parser(transcript.prompt_end, transcript.tool_use)
     emitted = Output()
     fed = ""
     for piece in pieces:
         emitted.take(parser.feed(piece))
         fed += piece
-        assert fed.endswith(parser.pending)
-        before = by_name(transcript.chat_format).parser(transcript.prompt_end, transcript.tool_use)
-        assert Output().take(before.feed(fed.removesuffix(parser.pending))) == emitted
+        at_once = by_name(transcript.chat_format).parser(transcript.prompt_end, transcript.tool_use)
+        assert Output().take(at_once.feed(fed)) == emitted
+        assert at_once.is_reasoning == parser.is_reasoning
 
 
 @pytest.mark.parametrize(
@@ -448,6 +447,6 @@ def test_nothing_that_a_model_writes_is_too_odd(
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     whole = read(transcript, [text], is_cut=is_cut)
     assert read(transcript, pieces, is_cut=is_cut) == whole
-    assert_all_follows_from_what_is_not_pending(transcript, pieces)
+    assert_all_follows_from_what_was_fed(transcript, pieces)
     assert is_parallel or len(whole.calls) <= 1
     assert {call[0] for call in whole.calls} <= {"add", "look_up"}

@@ -47,14 +47,6 @@ class OutputParser(Protocol):
     """
 
     @property
-    def pending(self) -> str:
-        """The end of what was fed, of which nothing has been emitted yet.
-
-        All that has been emitted follows from what stands before it.
-        """
-        ...
-
-    @property
     def is_reasoning(self) -> bool:
         """Whether what comes next belongs to the reasoning, as far as one can tell."""
         ...
@@ -64,7 +56,7 @@ class OutputParser(Protocol):
         ...
 
     def finish(self, *, is_cut: bool = True) -> Sequence[Delta]:
-        """The output is over. Returns what of `pending` is no half call.
+        """The output is over. Returns what was held back and is no half call.
 
         Args:
             is_cut: whether something other than the model ended it: a length, a stop string. What

@@ -153,7 +153,7 @@ class _Parser(CallingParser):
             end = found.start() if found else _BODY_ENDS.partial_from(self._text, self._at)
             text = self._text[self._at : end].rstrip()
             if text:
-                self._pass(text, _BODY_ENDS)
+                self._at += len(text)
                 say(text)
             elif found:
                 # What begins the next message is read with it.

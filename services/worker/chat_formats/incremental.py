@@ -36,19 +36,11 @@ class IncrementalParser(ABC):
         """From behind what was emitted last."""
         self._at = 0
         """What is read next, in `_text`."""
-        self._looked_at = 0
-        """How far of `_text` decided what has been read: what follows a name ends it."""
-        self._pending_from = 0
         self._is_over = False
         self._is_cut = False
         self._deltas: list[Delta] = []
         self._steps = self._read()
         self._resume()
-
-    @property
-    def pending(self) -> str:
-        """See OutputParser."""
-        return self._text[self._pending_from :]
 
     def feed(self, text: str) -> Sequence[Delta]:
         """See OutputParser."""
@@ -75,7 +67,6 @@ class IncrementalParser(ABC):
     def _emit(self, delta: Delta) -> None:
         """Tells of what has been read. Neighbours of one kind become one."""
         self._text = self._text[self._at :]
-        self._looked_at = self._pending_from = max(0, self._looked_at - self._at)
         self._at = 0
         last = self._deltas[-1] if self._deltas else None
         match last, delta:
@@ -98,20 +89,10 @@ class IncrementalParser(ABC):
             raise EndedError
         yield
 
-    def _pass(self, text: str, markers: Markers) -> None:
-        """Reads a text in which there is no marker, as what follows it shows."""
-        self._at += len(text)
-        if markers.partial_from(text, 0) < len(text):
-            self._look(self._at + 1)
-
-    def _look(self, end: int) -> None:
-        self._looked_at = max(self._looked_at, end)
-
     def _next(self) -> Steps[str]:
         """The next character, which stays unread."""
         while self._at >= len(self._text):
             yield from self._more()
-        self._look(self._at + 1)
         return self._text[self._at]
 
     def _past_space(self) -> Steps[str]:
@@ -121,7 +102,6 @@ class IncrementalParser(ABC):
             assert space is not None
             self._at = space.end()
             if self._at < len(self._text):
-                self._look(self._at + 1)
                 return self._text[self._at]
             yield from self._more()
 
@@ -132,7 +112,6 @@ class IncrementalParser(ABC):
             found = pattern.match(self._text, end)
             end = found.end() if found else end
             if end < len(self._text):
-                self._look(end + 1)
                 self._at = end
                 return self._text[begin:end]
             yield from self._more()
@@ -152,7 +131,6 @@ class IncrementalParser(ABC):
             rest = self._text[self._at : self._at + max(map(len, texts))]
             if not any(len(each) > len(rest) and each.startswith(rest) for each in texts):
                 found = max((each for each in texts if rest.startswith(each)), key=len, default="")
-                self._look(self._at + len(rest))
                 self._at += len(found)
                 return found
             yield from self._more()

@@ -37,7 +37,6 @@ class Plain:
 
 
 class _Parser:
-    pending = ""
     is_reasoning = False
 
     def feed(self, text: str) -> Sequence[Delta]:

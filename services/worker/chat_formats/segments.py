@@ -82,7 +82,6 @@ class SegmentParser(CallingParser):
         try:
             yield from self._read_calls(marker)
         except NoCallError:
-            self._look(self._at)
             self._at = self._call_begin
             return self._call_scan
         except BrokenCallError:
@@ -107,7 +106,7 @@ class SegmentParser(CallingParser):
             end = found.start() if found else closing.partial_from(self._text, self._at)
             said = self._text[self._at : end].rstrip()
             if said:
-                self._pass(said, closing)
+                self._at += len(said)
                 self._emit(Reasoning(said.lstrip() if is_first else said))
                 is_first = False
             elif found:
@@ -154,7 +153,7 @@ class SegmentParser(CallingParser):
             if markers:
                 said = said.rstrip()
             if said:
-                self._pass(said, markers)
+                self._at += len(said)
                 scan = max(0, scan - len(said))
                 self._say_content(said)
             elif found:
