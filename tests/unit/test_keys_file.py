@@ -159,8 +159,20 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def test_keys_of_the_command_line_have_numbers_for_names() -> None:
-    assert keys_of_option("a, b") == (Key("key#1", digest_of("a")), Key("key#2", digest_of("b")))
+    assert keys_of_option("a, b") == (
+        Key("key#1", digest_of("a"), is_named=False),
+        Key("key#2", digest_of("b"), is_named=False),
+    )
     assert keys_of_option(None) == keys_of_option("") == keys_of_option("  ") == ()
+
+
+def test_a_key_of_the_command_line_is_itself_wherever_it_stands() -> None:
+    first, _ = keys_of_option("a, b")
+    _, second = keys_of_option("c, a")
+    (other,) = keys_of_option("c")
+    assert first.identity == second.identity
+    assert first.name == other.name
+    assert first.identity != other.identity
 
 
 @pytest.mark.parametrize("text", ["a,", ",", "a,a", "a,b c", "schlüssel", "x" * 513])

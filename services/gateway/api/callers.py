@@ -25,7 +25,7 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any], user: str = "") -> Ca
     access = current_access()
     if access is not None:
         account = access.account
-        return Caller(account.key.name, user, account.key.weight, account)
+        return Caller(account.key.identity, user, account.key.weight, account)
     address = _host(context.peer())
     for key, value in context.invocation_metadata() or ():
         if key == ADDRESS_KEY:

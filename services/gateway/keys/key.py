@@ -27,6 +27,8 @@ class Key:
         digest: the SHA-256 of the key.
         models: patterns of the names that it may ask for, with * and ? as in file names.
         weight: its part of a mesh that is full, relative to the weights of others.
+        is_named: whether somebody has given it its name. If not, the name is that of its place, where
+            another key may stand tomorrow.
         expires_at_s: from when on it is refused, in seconds since the epoch.
     """
 
@@ -35,10 +37,16 @@ class Key:
     models: tuple[str, ...] = ("*",)
     limits: KeyLimits = KeyLimits()
     weight: float = 1.0
+    is_named: bool = True
     expires_at_s: float | None = None
     is_disabled: bool = False
     note: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """Whom it stands for to fair queueing, and to what is kept of its requests."""
+        return self.name if self.is_named else self.digest.hex()
 
     def matches(self, model: str) -> bool:
         """Whether one of its patterns fits the name of a model, alias or adapter."""

@@ -37,7 +37,7 @@ def keys_of_option(text: str | None) -> tuple[Key, ...]:
                 f"--api-keys: key {number} must be 1 to {MAX_KEY_CHARACTERS} characters of "
                 "printable ASCII, without blanks"
             )
-        keys.append(Key(_name(number), digest_of(given)))
+        keys.append(Key(_name(number), digest_of(given), is_named=False))
     if len({key.digest for key in keys}) < len(keys):
         raise StartError("--api-keys names a key twice; give each once")
     return tuple(keys)

@@ -12,4 +12,4 @@ def current_owner() -> str:
     asked for. An address would not do: clients change theirs.
     """
     access = current_access()
-    return ANYBODY if access is None else access.account.key.name
+    return ANYBODY if access is None else access.account.key.identity
