@@ -1,4 +1,4 @@
-"""OpenAI's JSON becomes the gateway's typed requests, or an error that names the field."""
+"""OpenAI's JSON for chats becomes typed requests, or an error that names the field."""
 
 from __future__ import annotations
 
@@ -9,40 +9,14 @@ import pytest
 from google.protobuf import json_format
 
 from services.gateway.openai.answer_options import AnswerOptions
-from services.gateway.openai.chat.request import read_chat_options, read_chat_request
-from services.gateway.openai.completions.request import MAX_PROMPTS, read_completion_requests
+from services.gateway.openai.chat.request import read_chat_options
 from services.gateway.openai.constraints import constraint_field
 from services.mesh.errors import InvalidRequestError
 from tests.openai_json import request_of
-from tokenmesh.gateway.v1 import chat_pb2 as gateway_chat_pb2
-from tokenmesh.gateway.v1.completion_pb2 import CompleteRequest
+from tests.openai_requests import HELLO, chat, chat_error, complete
 from tokenmesh.mesh.v1 import chat_pb2 as mesh_chat_pb2
 from tokenmesh.openai.v1.chat_pb2 import CreateChatCompletionRequest
 from tokenmesh.openai.v1.completion_pb2 import CreateCompletionRequest
-
-HELLO = [{"role": "user", "content": "Hello"}]
-
-
-def chat(**fields: Any) -> gateway_chat_pb2.ChatRequest:
-    body = {"model": "m", "messages": HELLO, **fields}
-    return read_chat_request(request_of(CreateChatCompletionRequest, body))
-
-
-def complete(**fields: Any) -> list[CompleteRequest]:
-    body = {"model": "m", "prompt": "p", **fields}
-    return read_completion_requests(request_of(CreateCompletionRequest, body))
-
-
-def chat_error(**fields: Any) -> InvalidRequestError:
-    with pytest.raises(InvalidRequestError) as caught:
-        chat(**fields)
-    return caught.value
-
-
-def complete_error(**fields: Any) -> InvalidRequestError:
-    with pytest.raises(InvalidRequestError) as caught:
-        complete(**fields)
-    return caught.value
 
 
 def test_all_sampling_fields_are_carried_over() -> None:
@@ -326,121 +300,6 @@ def test_a_schema_keeps_its_integers() -> None:
     assert "5.0" not in constraint.json_schema.schema
 
 
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        ("p", ["p"]),
-        (["p", "q"], ["p", "q"]),
-        ([1, 2], [[1, 2]]),
-        ([[1], [2, 3]], [[1], [2, 3]]),
-        (["p", [4]], ["p", [4]]),
-        ("", [""]),
-    ],
-)
-def test_every_kind_of_prompt(prompt: Any, expected: list[Any]) -> None:
-    found = [
-        each.text if each.WhichOneof("prompt") == "text" else list(each.token_ids.values)
-        for each in complete(prompt=prompt)
-    ]
-    assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"prompt": None}, "prompt"),
-        ({"prompt": []}, "prompt"),
-        ({"prompt": 5}, "prompt"),
-        ({"prompt": ["p", 5]}, "prompt[1]"),
-        ({"prompt": [1, "p"]}, "prompt[1]"),
-        ({"prompt": [1.5]}, "prompt[0]"),
-        ({"prompt": [-1]}, "prompt[0]"),
-        ({"prompt": ["p"] * (MAX_PROMPTS + 1)}, "prompt"),
-        ({"suffix": "s"}, "suffix"),
-        ({"logprobs": -1}, "logprobs"),
-        ({"best_of": 0}, "best_of"),
-        ({"best_of": 3, "stream": True}, "best_of"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"add_special_tokens": False}, "add_special_tokens"),
-    ],
-)
-def test_a_bad_completion_field_is_named(fields: dict[str, Any], field: str) -> None:
-    assert complete_error(**fields).field == field
-
-
-def test_completion_defaults() -> None:
-    (request,) = complete()
-    assert request.sampling.max_tokens == 16
-    assert not request.echo
-    (logprobs,) = complete(logprobs=0)
-    assert logprobs.sampling.HasField("top_logprobs")
-    assert not logprobs.sampling.HasField("prompt_top_logprobs")
-
-
-def test_log_probabilities_of_an_echo_are_those_of_the_prompt_too() -> None:
-    (request,) = complete(logprobs=3, echo=True)
-    assert request.echo
-    assert (request.sampling.top_logprobs, request.sampling.prompt_top_logprobs) == (3, 3)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("audio", {"voice": "ash", "format": "wav"}),
-        ("web_search_options", {}),
-        ("moderation", {"model": "omni-moderation-latest"}),
-        ("functions", [{"name": "f"}]),
-        ("function_call", "auto"),
-        ("use_beam_search", True),
-        ("length_penalty", 0.5),
-        ("spaces_between_special_tokens", False),
-        ("truncate_prompt_tokens", 5),
-        ("allowed_token_ids", [1]),
-        ("logprob_token_ids", [1]),
-        ("logits_processors", ["x"]),
-        ("thinking_token_budget", 0),
-        ("repetition_detection", {}),
-        ("cache_salt", "x"),
-        ("kv_transfer_params", {}),
-        ("vllm_xargs", {"a": 1}),
-        ("guided_whitespace_pattern", " "),
-    ],
-)
-def test_what_nothing_here_does_is_refused_by_name(field: str, value: object) -> None:
-    error = chat_error(**{field: value})
-    assert (error.field, error.reason) == (field, "UNSUPPORTED_PARAMETER")
-    assert f"'{field}'" in error.message
-    if field in CreateCompletionRequest.DESCRIPTOR.fields_by_name:
-        assert complete_error(**{field: value}).field == field
-
-
-def test_what_asks_for_nothing_is_taken() -> None:
-    asks_nothing = {
-        "use_beam_search": False,
-        "length_penalty": 1.0,
-        "spaces_between_special_tokens": True,
-        "functions": [],
-        "cache_salt": None,
-    }
-    assert chat(**asks_nothing) == chat()
-
-
-def test_what_has_no_effect_is_taken() -> None:
-    taken = {
-        "store": True,
-        "metadata": {str(number): "x" * 512 for number in range(16)},
-        "service_tier": "flex",
-        "prediction": {"type": "content", "content": "x"},
-        "prompt_cache_key": "k",
-        "prompt_cache_options": {"mode": "explicit"},
-        "prompt_cache_retention": "24h",
-        "verbosity": "high",
-        "modalities": ["text"],
-        "stream_options": None,
-    }
-    assert chat(**taken) == chat()
-
-
 def test_a_safety_identifier_stands_for_the_user() -> None:
     assert chat(safety_identifier="s").user == "s"
     assert chat(safety_identifier="s", user="u").user == "u"
@@ -495,18 +354,6 @@ def test_allowed_tools_are_those_that_the_model_is_told_of() -> None:
 )
 def test_a_wrong_choice_among_tools_is_named(choice: dict[str, Any], field: str) -> None:
     assert chat_error(tools=function_tools("a"), tool_choice=choice).field == field
-
-
-@pytest.mark.parametrize("name", ["function_call", "audio"])
-def test_what_no_message_may_hold_any_more_is_named(name: str) -> None:
-    message = {"role": "assistant", "content": "x", name: {"name": "f"}}
-    assert chat_error(messages=[message]).field == f"messages[0].{name}"
-
-
-def test_log_probabilities_of_the_prompt_beside_those_of_an_echo() -> None:
-    (request,) = complete(logprobs=1, echo=True, prompt_logprobs=4)
-    assert (request.sampling.top_logprobs, request.sampling.prompt_top_logprobs) == (1, 4)
-    assert chat(prompt_logprobs=2).sampling.prompt_top_logprobs == 2
 
 
 def options(**fields: Any) -> AnswerOptions:
