@@ -27,8 +27,8 @@ class Key:
         digest: the SHA-256 of the key.
         models: patterns of the names that it may ask for, with * and ? as in file names.
         weight: its part of a mesh that is full, relative to the weights of others.
-        is_named: whether somebody has given it its name. If not, that is of its place, where another
-            key may stand tomorrow.
+        is_named: whether somebody has given it its name. If not, that is of its place, where
+            another key may stand tomorrow.
         expires_at_s: from when on it is refused, in seconds since the epoch.
     """
 
