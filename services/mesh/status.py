@@ -79,7 +79,13 @@ def from_status(status: status_pb2.Status) -> errors.MeshError:
 
 
 def from_rpc_error(error: grpc.RpcError) -> errors.MeshError:
-    """The error behind a failed call: its details where the peer sent them, else its code."""
+    """The error behind a failed call: its details where the peer sent them, else its code.
+
+    A server that stops answers what has just come with CANCELLED. Who cancels a call of grpc.aio
+    gets an asyncio.CancelledError, so that an error of this code is always the server's.
+    """
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.CANCELLED:
+        return errors.UnavailableError("the server stopped just as the call came")
     status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
     if isinstance(error, grpc.aio.AioRpcError):
         packed = dict(error.trailing_metadata() or ()).get(STATUS_DETAILS_KEY)

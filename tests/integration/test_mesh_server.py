@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -139,3 +140,30 @@ def test_a_status_in_the_details_is_what_the_trailer_holds() -> None:
     packed = dict(status.trailing_metadata(error, status.to_status(error), ""))
     parsed = status_pb2.Status.FromString(bytes(packed["grpc-status-details-bin"]))  # type: ignore[arg-type]
     assert isinstance(status.from_status(parsed), errors.NoWorkerError)
+
+
+async def test_a_call_that_comes_as_the_server_stops_may_be_made_again(
+    server: tuple[MeshServer, Any], channel: grpc.aio.Channel
+) -> None:
+    stub: Any = model_pb2_grpc.ModelServiceStub(channel)
+    await stub.ListModels(model_pb2.ListModelsRequest())
+    calls = [stub.ListModels(model_pb2.ListModelsRequest()) for _ in range(5)]
+    await asyncio.sleep(0)
+    # The calls reach the server, whose event loop is this one, and begins none of them.
+    time.sleep(0.2)
+    await server[0].stop(0)
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    errors_by_code = {each.code(): status.from_rpc_error(each) for each in failed}  # type: ignore[union-attr, arg-type]
+    stopped = errors_by_code[grpc.StatusCode.CANCELLED]
+    assert (stopped.code, stopped.reason) == ("UNAVAILABLE", "UNAVAILABLE")
+    assert "stop" in stopped.message
+
+
+async def test_a_call_that_we_cancel_ends_as_cancelled(
+    server: tuple[MeshServer, Any], channel: grpc.aio.Channel
+) -> None:
+    stub: Any = model_pb2_grpc.ModelServiceStub(channel)
+    call = stub.ListModels(model_pb2.ListModelsRequest())
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
