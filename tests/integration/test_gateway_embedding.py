@@ -156,6 +156,25 @@ async def test_what_kills_workers_is_not_given_to_all_of_them(address: str) -> N
     assert error.code == "UNAVAILABLE"
 
 
+@pytest.mark.parametrize(("poison_deaths", "risked"), [(0, 3), (1, 1), (2, 2), (9, 3)])
+async def test_so_many_workers_are_risked_as_the_setting_says(
+    address: str, poison_deaths: int, risked: int
+) -> None:
+    dying = raising(UnavailableError("gone"), times=99)
+    workers = [worker(address, name, dying) for name in ("a", "b", "c", "d")]
+    async with (
+        workers[0],
+        workers[1],
+        workers[2],
+        workers[3],
+        gateway(address, poison_deaths=poison_deaths) as client,
+    ):
+        await client.wait_served(4)
+        await error_of(client.embedding.Embed(embed_request("abc")))
+        await error_of(client.embedding.Score(score_request(["a"], ["b"])))
+        assert sum(len(each.encode_calls) for each in workers) == 2 * risked
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -260,8 +279,9 @@ async def test_models_that_cannot(address: str) -> None:
             error = await error_of(call)
             assert (error.code, error.reason) == ("UNIMPLEMENTED", "CAPABILITY_MISSING")
             assert error.field == "model"
+        await client.wait_complete()
         unknown = await error_of(client.embedding.Embed(embed_request("a", model="nobody")))
-        assert unknown.code in ("NOT_FOUND", "UNAVAILABLE")
+        assert (unknown.code, unknown.field) == ("NOT_FOUND", "model")
         generating = await error_of(client.chat.Chat(chat_request()))
         assert (generating.code, generating.reason) == ("INVALID_ARGUMENT", "CAPABILITY_MISSING")
         assert "embeds" in generating.message

@@ -17,11 +17,14 @@ import grpc
 from services.gateway.discovery.directory import Resolution
 from services.gateway.discovery.fleet import WorkerKey
 from services.gateway.links.dispatch import Dispatch
+from services.gateway.links.generate_call import WORKER_HUNG
+from services.gateway.links.suspects import Loss
 from services.gateway.links.worker_link import WorkerLink
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.relay.admission import Admission
 from services.gateway.relay.caller import Caller
 from services.gateway.relay.request_record import RequestRecord
+from services.gateway.relay.suspicion import Suspicion
 from services.gateway.relay.waiting_room import TurnRequest, WaitingRoom
 from services.gateway.requests import requirements
 from services.gateway.requests.encoding import EncodeMessage, Part
@@ -47,12 +50,12 @@ _ELSEWHERE = (UnavailableError, ModelNotFoundError, QueueFullError)
 class EncodeLimits:
     """How much is tried for one part.
 
-    `max_attempts` counts workers; after `max_losses` that were lost with the part, no more are
-    risked: they may have died of it.
+    `max_attempts` counts workers; after `poison_deaths` that were lost with the part, no more are
+    risked: they may have died of it (see `suspicion`).
     """
 
     max_attempts: int
-    max_losses: int
+    poison_deaths: int
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class EncodeRelay:
     async def part(self, run: _Run, part: Part[Any]) -> Any:
         """The answer to one part, from whichever worker gives it."""
         tried: set[WorkerKey] = set()
-        losses = 0
+        suspicion = Suspicion(self._limits.poison_deaths)
         last: MeshError | None = None
         while True:
             try:
@@ -188,8 +191,8 @@ class EncodeRelay:
             except _ELSEWHERE as error:
                 last = error
             if isinstance(last, UnavailableError) and not isinstance(last, NoWorkerError):
-                losses += 1
-            if len(tried) >= self._limits.max_attempts or losses >= self._limits.max_losses:
+                suspicion.accuse(Loss(is_silent=last.reason == WORKER_HUNG))
+            if len(tried) >= self._limits.max_attempts or suspicion.is_convicted:
                 raise last
             run.record.went_on(last, has_output=False)
 
