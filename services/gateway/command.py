@@ -196,7 +196,8 @@ def gateway(
     responses_max_background: Annotated[
         int,
         ResponsesOption(
-            help="Responses that are made in the background at once; more are refused with 429. "
+            help="Responses that are made in the background at once, half of them for one caller; "
+            "more are refused with 429. "
             "When the gateway stops, they get --grace-period, and fail after that. 0 for none."
         ),
     ] = 64,

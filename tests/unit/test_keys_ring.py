@@ -155,11 +155,25 @@ def test_who_owes_tokens_begins_nothing() -> None:
 def test_so_many_calls_run_at_once() -> None:
     scene = Scene(key("a", limits=KeyLimits(max_concurrent=1)))
     account = scene.ring.authenticate("a").account
+    place = account.enter()
+    first, second = place.hold(), place.hold()
+    for let_go in (first, first, second):
+        with pytest.raises(RateLimitedError, match="1 requests running at once"):
+            account.enter()
+        let_go()
     account.enter()
-    with pytest.raises(RateLimitedError, match="1 requests running at once"):
-        account.enter()
-    account.leave()
-    account.enter()
+
+
+def test_as_many_looks_run_beside_them() -> None:
+    scene = Scene(key("a", limits=KeyLimits(max_concurrent=1)))
+    account = scene.ring.authenticate("a").account
+    account.enter().hold()
+    let_go = account.enter_to_look().hold()
+    with pytest.raises(RateLimitedError, match="1 calls beside requests running at once"):
+        account.enter_to_look()
+    let_go()
+    account.enter_to_look()
+    assert scene.refusals("a", "concurrent") == 1
 
 
 def test_what_is_left_is_told_of_limits_that_there_are() -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 
 from services.gateway.keys.durations import duration_text
 from services.gateway.keys.key import Key
+from services.gateway.keys.place import Place
 from services.gateway.keys.token_bucket import TokenBucket
 from services.mesh.errors import MeshError, PermissionDeniedError, RateLimitedError
 
@@ -23,6 +24,9 @@ costs fewer messages."""
 
 MIN_WINDOW_TOKENS = 2
 CONCURRENT_RETRY_S = 1.0
+
+_REQUESTS = "requests"
+_LOOKS = "calls beside requests"
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -57,8 +61,7 @@ class Account:
 
     def __init__(self, key: Key, *, clock_s: Callable[[], float], metrics: AccountMetrics) -> None:
         self.key = key
-        self.running = 0
-        """Calls that are open."""
+        self._open = dict.fromkeys((_REQUESTS, _LOOKS), 0)
         self._clock_s = clock_s
         self._metrics = metrics
         self._requests: TokenBucket | None = None
@@ -87,24 +90,22 @@ class Account:
             "model",
         )
 
-    def enter(self) -> None:
-        """Opens a call; `leave` when it is over.
+    def enter(self) -> Place:
+        """Opens a request.
 
         Raises:
             RateLimitedError: as many are open as may.
         """
-        most = self.key.limits.max_concurrent
-        if most is not None and self.running >= most:
-            self._limit(
-                f"this API key may have {most} requests running at once, and has them",
-                "concurrent",
-                CONCURRENT_RETRY_S,
-            )
-        self.running += 1
+        return self._enter(_REQUESTS)
 
-    def leave(self) -> None:
-        """A call that was opened is over."""
-        self.running -= 1
+    def enter_to_look(self) -> Place:
+        """Opens a call that is no request as rates count them. As many of these may be open as of
+        requests, beside them: who has all its requests running can look at them, and end them.
+
+        Raises:
+            RateLimitedError: as many are open as may.
+        """
+        return self._enter(_LOOKS)
 
     def begin_request(self) -> None:
         """Counts a request.
@@ -189,6 +190,20 @@ class Account:
             f"{wait_s:.0f} s by its other requests or by this one's prompt",
             retry_after_s=wait_s,
         )
+
+    def _enter(self, kind: str) -> Place:
+        most = self.key.limits.max_concurrent
+        if most is not None and self._open[kind] >= most:
+            self._limit(
+                f"this API key may have {most} {kind} running at once, and has them",
+                "concurrent",
+                CONCURRENT_RETRY_S,
+            )
+        self._open[kind] += 1
+        return Place(lambda: self._free(kind))
+
+    def _free(self, kind: str) -> None:
+        self._open[kind] -= 1
 
     def _limit(self, what: str, reason: str, wait_s: float) -> NoReturn:
         self.refuse(

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 from services.gateway.keys.account import Account
+from services.gateway.keys.place import LetGo, Place
 from services.gateway.keys.ring import Access
 
 ModelCheck = Callable[[Account, str], None]
 
 _current: ContextVar[Access | None] = ContextVar("key_access", default=None)
 _model_check: ContextVar[ModelCheck] = ContextVar("model_check")
+_place: ContextVar[Place | None] = ContextVar("key_place", default=None)
 
 
 def current_access() -> Access | None:
@@ -26,6 +28,19 @@ def bind_access(access: Access, check: ModelCheck) -> None:
     """
     _current.set(access)
     _model_check.set(check)
+
+
+def bind_place(place: Place) -> None:
+    """Tells which place the call has."""
+    _place.set(place)
+
+
+def hold_place() -> LetGo:
+    """Keeps the call's place among those of its key until what is returned is called, also when the
+    call has ended. For what goes on in the background.
+    """
+    place = _place.get()
+    return (lambda: None) if place is None else place.hold()
 
 
 def check_model(name: str) -> None:

@@ -15,9 +15,10 @@ import structlog
 
 from services.gateway.api.leaving import when_over
 from services.gateway.keys.account import Account
-from services.gateway.keys.current import bind_access
+from services.gateway.keys.current import bind_access, bind_place
 from services.gateway.keys.headers import Context, LimitHeaders
 from services.gateway.keys.model_access import ModelAccess
+from services.gateway.keys.place import LetGo
 from services.gateway.keys.presented import presented_key
 from services.gateway.keys.ring import Access, KeyRing
 from services.gateway.openai.failures import Failures
@@ -96,6 +97,7 @@ class _Call:
         self._method = method
         self._access = access
         self._models = models
+        self._leave: LetGo
 
     def streaming(self, inner: Any) -> Any:
         """The behaviour of a call that answers with a stream."""
@@ -108,6 +110,8 @@ class _Call:
                     if not told.are_sent:
                         await told.send()
                     yield response
+            # Before its client can know of the end, and come again.
+            self._leave()
 
         return stream
 
@@ -120,6 +124,7 @@ class _Call:
             response = await inner(request, told)
             if not told.are_sent:
                 await told.send()
+            self._leave()
             return response
 
         return answer
@@ -140,11 +145,12 @@ class _Call:
         model = getattr(request, "model", "")
         if model:
             self._models.check(account, model)
-        if self._method in UNMETERED:
-            return
-        account.enter()
-        when_over(cast("Context", context), account.leave)
-        if self._method not in TURNS:
+        is_request = self._method not in UNMETERED
+        place = account.enter() if is_request else account.enter_to_look()
+        self._leave = place.hold()
+        bind_place(place)
+        when_over(cast("Context", context), self._leave)
+        if is_request and self._method not in TURNS:
             account.begin_request()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from services.gateway.keys.current import hold_place
 from services.gateway.openai.responses.background_response import BackgroundResponse
 from services.gateway.openai.responses.metrics import ResponseMetrics
 from services.gateway.openai.responses.output_items import IN_PROGRESS
@@ -34,11 +35,18 @@ STOP_LIMIT_S = 5.0
 STOPPED = "The gateway that made the response was stopped."
 
 
+def per_caller(limit: int) -> int:
+    """How many one caller may have made at once where there may be `limit` in all: half of them, so
+    that nobody takes them all.
+    """
+    return (limit + 1) // 2
+
+
 class BackgroundResponses:
     """Makes responses that nobody waits for. `run` has to run beside it, and `stop` to end it.
 
     Args:
-        limit: how many at once.
+        limit: how many at once, of all callers.
     """
 
     def __init__(
@@ -47,7 +55,7 @@ class BackgroundResponses:
         self._relay = relay
         self._store = store
         self._metrics = metrics
-        self._places = Admission(limit, "background responses")
+        self._places = Admission(limit, "background responses", limit_per_caller=per_caller(limit))
         self._tasks = BackgroundTasks()
         self._running: dict[str, BackgroundResponse] = {}
         self._is_stopping = False
@@ -67,16 +75,18 @@ class BackgroundResponses:
         """Stores a response, and begins to make it.
 
         Raises:
-            QueueFullError: as many are made as may.
+            QueueFullError: as many are made as may, of all or of this caller.
             StoreError: it could not be read when it is done.
         """
         if self._is_stopping:
             raise UnavailableError("the gateway is being stopped")
-        self._places.admit()
+        self._places.admit(caller)
+        response.let_go = hold_place()
         try:
             await self._store.put(stored, input_ids)
         except BaseException:
-            self._places.release()
+            self._places.release(caller)
+            response.let_go()
             raise
         self._running[stored.response_id] = response
         self._metrics.background_running.inc()
@@ -156,7 +166,8 @@ class BackgroundResponses:
         finally:
             response.end()
             del self._running[making.response_id]
-            self._places.release()
+            self._places.release(caller)
+            response.let_go()
             self._metrics.background_running.dec()
 
     async def _generate(

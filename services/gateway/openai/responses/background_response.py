@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from services.gateway.keys.place import LetGo
 from services.gateway.openai.responses.events import EventPrinter
 from services.gateway.openai.responses.making import ResponseInMaking
 from services.mesh.errors import MeshError
@@ -35,6 +36,8 @@ class BackgroundResponse:
         self.is_ending = False
         """Whether its end is being written down, which nothing may break off."""
         self.task: asyncio.Task[None]
+        self.let_go: LetGo
+        """Gives the place back that its call had among those of its key."""
         self._printer = printer
         self._changed = asyncio.Event()
 

@@ -24,8 +24,9 @@ class ResponseSettings:
     db: str = IN_MEMORY
     # More keeps conversations longer that nobody has gone on with; each costs disk or memory.
     limits: StoreLimits = field(default_factory=StoreLimits)
-    # Background responses that a gateway makes at once. More are refused with 429. They take their
-    # part of --max-requests, and nobody waits for them: fewer leave more to those who do.
+    # Background responses that a gateway makes at once, half of them for one caller. More are
+    # refused with 429. They take their part of --max-requests, and nobody waits for them: fewer
+    # leave more to those who do.
     max_background: int = 64
 
     def __post_init__(self) -> None:
